@@ -1,0 +1,376 @@
+"""Preset schema: which part fills each seam, how large it is, and where its weights are.
+
+A preset is a frozen record read from YAML. Unknown keys, wrong types and impossible values are
+refused with the dotted path of the key. Sizes live here so that neither the command line nor the
+app imports torch to know them; each network in `ttmpref.models` takes its record from this file.
+The numbers of the paper are in `presets/paper.yaml`, those of the small one in `presets/demo.yaml`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ttmpref.types import ConfigError, Settings, check_choice
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+
+HeadKind = Literal[
+    "none", "global_adaln", "input_add", "audio_prepend", "latent_adaln", "text_prepend"
+]
+
+
+class FrozenConfig(BaseModel):
+    """Base of every configuration record: immutable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MelConfig(FrozenConfig):
+    """Log-mel front end (paper's 44.1 kHz values are the defaults).
+
+    Frames are hop_length samples apart, magnitude STFT, Slaney mel basis, natural or base-10 log of
+    the magnitude clamped at `floor`.
+    """
+
+    sample_rate: int = Field(44_100, gt=0)
+    n_fft: int = Field(2048, gt=0)
+    hop_length: int = Field(512, gt=0)
+    num_mels: int = Field(128, gt=0)
+    f_min: float = Field(0.0, ge=0)
+    f_max: float = Field(22_050.0, gt=0)
+    log: Literal["natural", "base10"] = "natural"
+    floor: float = Field(1e-5, gt=0)
+
+
+class MelVAEConfig(FrozenConfig):
+    """Magnitude-preserving 1-D VAE over mel frames (MMAudio family).
+
+    Attributes:
+        data_channels: mel bands.
+        latent_channels: C.
+        base_width: channels of the first level; level l has base_width * multipliers[l].
+        downsample_levels: levels after which time is halved; the paper's has one, level 0.
+    """
+
+    data_channels: int = Field(gt=0)
+    latent_channels: int = Field(gt=0)
+    base_width: int = Field(gt=0)
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    blocks_per_level: int = Field(2, gt=0)
+    downsample_levels: tuple[int, ...] = (0,)
+
+    @property
+    def frames_per_latent(self) -> int:
+        """Mel frames behind one latent frame."""
+        return 2 ** len(self.downsample_levels)
+
+
+class BigVGANConfig(FrozenConfig):
+    """BigVGAN v2 (nvidia/bigvgan_v2_44khz_128band_512x values are the defaults)."""
+
+    kind: Literal["bigvgan_v2"] = "bigvgan_v2"
+    num_mels: int = Field(128, gt=0)
+    upsample_rates: tuple[int, ...] = (8, 4, 2, 2, 2, 2)
+    upsample_kernel_sizes: tuple[int, ...] = (16, 8, 4, 4, 4, 4)
+    initial_channels: int = Field(1536, gt=0)
+    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
+    resblock_dilations: tuple[int, ...] = (1, 3, 5)
+    weights: str
+
+
+class ISTFTVocoderConfig(FrozenConfig):
+    """Small ConvNeXt vocoder with an inverse-STFT head (the demo's).
+
+    Attributes:
+        width: channels of the ConvNeXt blocks.
+        hidden: channels inside each block's pointwise pair.
+        n_fft: size of the inverse STFT; one spectrum per `hop_length` samples.
+    """
+
+    kind: Literal["istft"] = "istft"
+    num_mels: int = Field(128, gt=0)
+    width: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    num_blocks: int = Field(gt=0)
+    n_fft: int = Field(2048, gt=0)
+    hop_length: int = Field(512, gt=0)
+    weights: str
+
+
+VocoderConfig = Annotated[BigVGANConfig | ISTFTVocoderConfig, Field(discriminator="kind")]
+
+
+class AutoencoderConfig(FrozenConfig):
+    """Clip <-> latents: log-mel, mel VAE, vocoder."""
+
+    mel: MelConfig
+    vae: MelVAEConfig
+    vae_weights: str
+    vocoder: VocoderConfig
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> AutoencoderConfig:
+        bands = {self.mel.num_mels, self.vae.data_channels, self.vocoder.num_mels}
+        if len(bands) != 1:
+            raise ValueError(
+                f"mel.num_mels {self.mel.num_mels}, vae.data_channels {self.vae.data_channels} and "
+                f"vocoder.num_mels {self.vocoder.num_mels} must agree"
+            )
+        return self
+
+    @property
+    def samples_per_latent(self) -> int:
+        return self.mel.hop_length * self.vae.frames_per_latent
+
+
+class ScoreEmbeddingConfig(FrozenConfig):
+    """Fourier features and MLP that embed the score s (paper, section III-B).
+
+    The released file stores its frequencies, which points to random Gaussian features; their scale,
+    the 2*pi factor and the order of sine and cosine are choices kept here.
+    """
+
+    num_features: int = Field(256, gt=0, multiple_of=2)
+    frequency_scale: float = Field(1.0, gt=0)
+    two_pi: bool = True
+    cos_first: bool = True
+
+
+class FluxAudioConfig(FrozenConfig):
+    """Flow-matching transformer over latents (FluxAudio-S values in `paper.yaml`).
+
+    Attributes:
+        latent_frames: N of one clip.
+        text_tokens, text_dim: T and width of the text encoder's sequence.
+        pooled_dim: width of the CLAP text vector.
+        width: D; head size is width / num_heads.
+        mlp_round_to: gated hidden size is floor(2/3 * mlp_ratio * D) rounded up to a multiple.
+        input_kernel, block_kernel: convolution sizes at the input/output and in the blocks.
+    """
+
+    latent_channels: int = Field(gt=0)
+    latent_frames: int = Field(gt=0)
+    text_tokens: int = Field(77, gt=0)
+    text_dim: int = Field(gt=0)
+    pooled_dim: int = Field(gt=0)
+    width: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    num_joint_blocks: int = Field(gt=0)
+    num_fused_blocks: int = Field(ge=0)
+    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_round_to: int = Field(256, gt=0)
+    input_kernel: int = Field(7, gt=0)
+    block_kernel: int = Field(3, gt=0)
+    rope_theta: float = Field(10_000.0, gt=0)
+    score_embedding: ScoreEmbeddingConfig = ScoreEmbeddingConfig()
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> FluxAudioConfig:
+        if self.width % self.num_heads or (self.width // self.num_heads) % 2:
+            raise ValueError(
+                f"width {self.width} must be num_heads {self.num_heads} times an even head size"
+            )
+        return self
+
+    @property
+    def mlp_hidden(self) -> int:
+        raw = int(2 * self.mlp_ratio * self.width / 3)
+        return -(-raw // self.mlp_round_to) * self.mlp_round_to
+
+
+class TextEncoderConfig(FrozenConfig):
+    """T5-class encoder: a transformers folder with weights and tokenizer."""
+
+    kind: Literal["t5"] = "t5"
+    folder: str
+    max_tokens: int = Field(77, gt=0)
+    vocabulary: int = Field(gt=0)
+    dim: int = Field(gt=0)
+
+
+class ClapConfig(FrozenConfig):
+    """CLAP through transformers: a folder with weights, tokenizer and feature extractor.
+
+    Attributes:
+        dim: width of the shared text-audio space.
+        window_seconds: audio is cut into explicit windows of this length.
+    """
+
+    kind: Literal["clap_transformers"] = "clap_transformers"
+    folder: str
+    sample_rate: int = Field(48_000, gt=0)
+    window_seconds: float = Field(10.0, gt=0)
+    max_tokens: int = Field(77, gt=0)
+    vocabulary: int = Field(gt=0)
+    dim: int = Field(gt=0)
+
+
+class StageConfig(FrozenConfig):
+    """A stage is (weights, score head, parent); cross-loading is the same weights, another head.
+
+    Attributes:
+        unavailable: why the stage has no weights, where that is so.
+        autoencoder: replaces the preset's where a stage was trained on other latents.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str
+    weights: str | None
+    head: HeadKind = "none"
+    parent: str | None = None
+    notes: str = ""
+    unavailable: str | None = None
+
+    @model_validator(mode="after")
+    def _weights_or_reason(self) -> StageConfig:
+        if (self.weights is None) == (self.unavailable is None):
+            raise ValueError(f"stage {self.name!r} needs either weights or the reason `unavailable`")
+        return self
+
+
+class SamplingConfig(FrozenConfig):
+    """Defaults of a request and the text treatment of the paper's section III-E.
+
+    Attributes:
+        prompt_prefix: put before every prompt.
+        negative_prompt: text of the unconditional branch.
+    """
+
+    stage: str
+    score: float
+    guidance: float
+    num_steps: int = Field(25, gt=0)
+    prompt_prefix: str = ""
+    negative_prompt: str = ""
+    examples: tuple[str, ...] = ()
+
+
+class OutputConfig(FrozenConfig):
+    """Finished clips: length, loudness target and true-peak ceiling.
+
+    Attributes:
+        seconds: every clip is cut or zero-padded to this length.
+    """
+
+    seconds: float = Field(10.0, gt=0)
+    target_lufs: float = Field(-16.5, lt=0)
+    true_peak_ceiling_db: float = Field(-1.0, le=0)
+
+
+class Preset(FrozenConfig):
+    """A whole system, read from `presets/<name>.yaml`."""
+
+    name: str
+    title: str
+    description: str
+    licence: str
+    text_encoder: TextEncoderConfig
+    conditioning_clap: ClapConfig
+    metric_clap: ClapConfig
+    autoencoder: AutoencoderConfig
+    backbone: FluxAudioConfig
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    sampling: SamplingConfig
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Preset:
+        pairs = (
+            ("backbone.latent_channels", self.backbone.latent_channels,
+             "autoencoder.vae.latent_channels", self.autoencoder.vae.latent_channels),
+            ("backbone.text_dim", self.backbone.text_dim,
+             "text_encoder.dim", self.text_encoder.dim),
+            ("backbone.text_tokens", self.backbone.text_tokens,
+             "text_encoder.max_tokens", self.text_encoder.max_tokens),
+            ("backbone.pooled_dim", self.backbone.pooled_dim,
+             "conditioning_clap.dim", self.conditioning_clap.dim),
+        )  # fmt: skip
+        for left, a, right, b in pairs:
+            if a != b:
+                raise ValueError(f"{left} is {a} but {right} is {b}; they must agree")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stage names must differ, got {names}")
+        for stage in self.stages:
+            if stage.parent is not None and stage.parent not in names:
+                raise ValueError(f"stage {stage.name!r} names an unknown parent {stage.parent!r}")
+        if self.sampling.stage not in names:
+            raise ValueError(f"sampling.stage {self.sampling.stage!r} is not one of {names}")
+        return self
+
+    def stage(self, name: str) -> StageConfig:
+        """The stage called `name`; raises `InvalidRequest` listing the accepted names."""
+        check_choice("stage", name, tuple(stage.name for stage in self.stages))
+        return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            stage=self.sampling.stage,
+            score=self.sampling.score,
+            guidance=self.sampling.guidance,
+            num_steps=self.sampling.num_steps,
+            negative_prompt=self.sampling.negative_prompt,
+            examples=self.sampling.examples,
+        )
+
+
+ConfigT = TypeVar("ConfigT", bound=FrozenConfig)
+
+
+def validated(schema: type[ConfigT], data: Any, source: str) -> ConfigT:
+    """`data` as a `schema` record; raises a one-line `ConfigError` with the dotted path."""
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown key"
+        if first["type"] not in ("extra_forbidden", "missing", "value_error"):
+            message = f"{message}, got {first['input']!r}"
+        raise ConfigError(f"{source}: {path}: {message}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises `ConfigError` in one line for anything else."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold a mapping of keys, got {type(data).__name__}")
+    return data
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the shipped presets, the default first."""
+    names = sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml"))
+    return tuple(sorted(names, key=lambda name: name != "demo"))
+
+
+def load_preset(name_or_path: str) -> Preset:
+    """A shipped preset by name, or any preset by the path of its YAML file.
+
+    Raises:
+        ConfigError: unknown name (the known ones are listed) or a mistake in the file.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    elif name_or_path in preset_names():
+        path = PRESET_FOLDER / f"{name_or_path}.yaml"
+    else:
+        raise ConfigError(
+            f"preset {name_or_path!r} is unknown; accepted: {', '.join(preset_names())}, "
+            "or the path of a .yaml file"
+        )
+    return validated(Preset, read_yaml(path), str(path))

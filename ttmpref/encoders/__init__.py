@@ -1,0 +1,1 @@
+"""Adapters around pretrained text and audio encoders, one family per file."""

@@ -1,0 +1,83 @@
+"""Small vocoder for the demo: ConvNeXt blocks at the mel frame rate and an inverse-STFT head.
+
+The head predicts one magnitude and one phase per frequency bin and frame; the inverse STFT turns
+them into samples, so nothing runs at audio rate but an FFT. This is what makes 10 s of audio cost a
+fraction of a second on a CPU (the full-size system uses BigVGAN v2 behind the same seam).
+
+Shapes: mel (B, M, frames), hidden (B, W, frames), spectrum (B, F, frames), waveform (B, S).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ttmpref.config import ISTFTVocoderConfig
+
+MAX_LOG_MAGNITUDE = 7.0  # above the largest bin of a full-scale sine under the window in use
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise kernel-7 convolution, layer norm, pointwise pair, scaled residual."""
+
+    def __init__(self, width: int, hidden: int, initial_scale: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, hidden)
+        self.contract = nn.Linear(hidden, width)
+        self.scale = nn.Parameter(torch.full((width,), initial_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.depthwise(x).transpose(1, 2))  # (B, frames, W)
+        h = self.scale * self.contract(F.gelu(self.expand(h)))
+        return x + h.transpose(1, 2)
+
+
+class ISTFTVocoder(nn.Module):
+    """Natural log-mel to waveform; S = frames * hop_length."""
+
+    def __init__(self, config: ISTFTVocoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.hop_length = config.hop_length
+        self.bins = config.n_fft // 2 + 1
+        self.embed = nn.Conv1d(config.num_mels, config.width, 7, padding=3)
+        self.norm_in = nn.LayerNorm(config.width)
+        scale = 1.0 / config.num_blocks
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(config.width, config.hidden, scale) for _ in range(config.num_blocks)
+        )
+        self.norm_out = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, 2 * self.bins)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+
+    def spectrum(self, mel: Tensor) -> Tensor:
+        """(B, M, frames) to the complex spectrum (B, F, frames)."""
+        x = self.norm_in(self.embed(mel).transpose(1, 2)).transpose(1, 2)  # (B, W, frames)
+        for block in self.blocks:
+            x = block(x)
+        magnitude, phase = self.head(self.norm_out(x.transpose(1, 2))).chunk(2, dim=-1)
+        magnitude = magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
+        return torch.polar(magnitude, phase).transpose(1, 2)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, M, frames) to (B, frames * hop_length) in [-1, 1]."""
+        if mel.dim() != 3 or mel.shape[1] != self.config.num_mels:
+            raise ValueError(
+                f"mel must be (batch, {self.config.num_mels}, frames), got {tuple(mel.shape)}"
+            )
+        return self.overlap_add(self.spectrum(mel)).clamp(-1.0, 1.0)
+
+    def overlap_add(self, spectrum: Tensor) -> Tensor:
+        """Inverse STFT with the framing of `LogMel`: frame f is centred at (f + 1/2) * hop."""
+        n_fft, hop = self.config.n_fft, self.hop_length
+        frames = spectrum.shape[-1]
+        pieces = torch.fft.irfft(spectrum, n_fft, dim=1) * self.window[:, None]  # (B, n_fft, frames)
+        length = (frames - 1) * hop + n_fft
+        fold = {"output_size": (1, length), "kernel_size": (1, n_fft), "stride": (1, hop)}
+        audio = F.fold(pieces, **fold)[:, 0, 0]
+        envelope = F.fold(self.window.square()[None, :, None].expand(1, -1, frames), **fold)[:, 0, 0]
+        pad = (n_fft - hop) // 2
+        return audio[:, pad : length - pad] / envelope[:, pad : length - pad].clamp(min=1e-3)

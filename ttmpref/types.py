@@ -1,0 +1,275 @@
+"""The nouns of the package: clips, requests, conditionings, generations, score cards, errors.
+
+Nothing here imports torch: the app and the command line handle these types without it.
+
+Shape legend used everywhere: B batch, N latent frames, C latent channels, T text tokens,
+D network width, F frequency bins, M mel bands, S audio samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+MAX_PROMPT_CHARACTERS = 2_000
+MAX_SEED = 2**63 - 1
+MAX_VARIATIONS = 8
+SCORE_RANGE = (-2.0, 10.0)
+GUIDANCE_RANGE = (0.0, 15.0)
+STEPS_RANGE = (1, 200)
+
+Solver = Literal["euler", "heun"]
+GuidanceSchedule = Literal["constant", "anneal", "interval"]
+SOLVERS: tuple[Solver, ...] = ("euler", "heun")
+GUIDANCE_SCHEDULES: tuple[GuidanceSchedule, ...] = ("constant", "anneal", "interval")
+
+
+class TtmprefError(Exception):
+    """An error whose message is one line, names the offending value and says what to do."""
+
+
+class InvalidRequest(TtmprefError, ValueError):
+    """A value given by the user lies outside what is accepted."""
+
+
+class ConfigError(TtmprefError, ValueError):
+    """A preset or recipe file is wrong; the message carries the dotted path of the key."""
+
+
+class MissingWeights(TtmprefError, FileNotFoundError):
+    """A weight file is absent; the message says where it is expected and how to get it."""
+
+
+class DamagedWeights(TtmprefError, ValueError):
+    """A weight file is truncated, altered, or does not fit the network it is meant for."""
+
+
+class UnreadableAudio(TtmprefError, ValueError):
+    """An audio file cannot be decoded or lies outside the accepted limits."""
+
+
+class OutputError(TtmprefError, OSError):
+    """A result could not be written; nothing was left half written."""
+
+
+class Cancelled(TtmprefError):
+    """The caller asked to stop; nothing was kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Audio with its sample rate; the only form in which audio crosses a module's edge.
+
+    Attributes:
+        waveform: (channels, samples) float32, nominally in [-1, 1], 1 to 8 channels.
+        sample_rate: Hz, positive.
+    """
+
+    waveform: np.ndarray
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.waveform)
+        if len(shape) != 2 or not 1 <= shape[0] <= 8:
+            raise ValueError(f"Clip.waveform must be (channels 1-8, samples), got shape {shape}")
+        if self.waveform.dtype != np.float32:
+            raise ValueError(f"Clip.waveform must be float32, got {self.waveform.dtype}")
+        if self.sample_rate <= 0:
+            raise ValueError(f"Clip.sample_rate must be positive, got {self.sample_rate}")
+
+    @property
+    def channels(self) -> int:
+        return self.waveform.shape[0]
+
+    @property
+    def samples(self) -> int:
+        return self.waveform.shape[1]
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
+
+    @property
+    def mono(self) -> np.ndarray:
+        """(samples,) float32, mean over channels."""
+        return self.waveform[0] if self.channels == 1 else self.waveform.mean(0)
+
+
+def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    """Raise `InvalidRequest` naming the value and the accepted range unless low <= value <= high."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if whole:
+        number = isinstance(value, int) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise InvalidRequest(f"{name} is {value!r}; it must be {kind} from {low:g} to {high:g}")
+
+
+def check_text(name: str, text: Any, *, may_be_empty: bool) -> None:
+    """Raise `InvalidRequest` for text that is not a usable prompt."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{name} is {type(text).__name__}; it must be text")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise InvalidRequest(
+            f"{name} has {len(text)} characters; at most {MAX_PROMPT_CHARACTERS} are accepted"
+        )
+    bad = next((c for c in text if ord(c) < 32 and c not in "\t\n\r" or ord(c) == 127), None)
+    if bad is not None:
+        raise InvalidRequest(
+            f"{name} holds the control character {bad!r}; printable text is accepted"
+        )
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise InvalidRequest(f"{name} holds an unpaired surrogate; valid Unicode is accepted")
+    if not may_be_empty and not text.strip():
+        raise InvalidRequest(f"{name} is empty; describe the music in a few words")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise `InvalidRequest` naming the accepted values unless `value` is one of them."""
+    if value not in choices:
+        raise InvalidRequest(f"{name} is {value!r}; accepted: {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Everything that decides how a clip sounds, apart from the preset's weights.
+
+    Attributes:
+        prompt: description of the music, 1 to 2,000 characters.
+        seed: seed of the initial noise, 0 to 2**63 - 1. Variation i uses seed + i, as in the
+            reference (paper, section III-E; the released script adds the prompt's index).
+        stage: name of a stage of the preset.
+        score: conditioning scalar s; ignored by a stage without a score head.
+        guidance: classifier-free guidance scale w; 1 means no guidance.
+        num_steps: solver steps (the paper uses 25).
+        negative_prompt: text of the unconditional branch; empty means the stored empty features.
+        variations: clips to make from consecutive seeds.
+        solver: "euler" or "heun".
+        guidance_schedule: how w moves along the path ("constant" in the paper).
+    """
+
+    prompt: str
+    seed: int
+    stage: str
+    score: float
+    guidance: float
+    num_steps: int
+    negative_prompt: str
+    variations: int = 1
+    solver: Solver = "euler"
+    guidance_schedule: GuidanceSchedule = "constant"
+
+    def __post_init__(self) -> None:
+        check_text("prompt", self.prompt, may_be_empty=False)
+        check_text("negative prompt", self.negative_prompt, may_be_empty=True)
+        check_range("seed", self.seed, 0, MAX_SEED, whole=True)
+        check_range("score", self.score, *SCORE_RANGE)
+        check_range("guidance", self.guidance, *GUIDANCE_RANGE)
+        check_range("num_steps", self.num_steps, *STEPS_RANGE, whole=True)
+        check_range("variations", self.variations, 1, MAX_VARIATIONS, whole=True)
+        check_choice("solver", self.solver, SOLVERS)
+        check_choice("guidance_schedule", self.guidance_schedule, GUIDANCE_SCHEDULES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class ScoreCard:
+    """What is measured of a clip. `reward` and `clap_score` are None where nothing can say them.
+
+    Attributes:
+        lufs: integrated loudness (ITU-R BS.1770), None for silence.
+        true_peak_db: dBTP, None for silence.
+        seconds: length of the clip.
+    """
+
+    lufs: float | None
+    true_peak_db: float | None
+    seconds: float
+    clap_score: float | None = None
+    reward: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """A finished clip with everything needed to make it again.
+
+    Attributes:
+        request: the request of this one clip (its own seed, variations 1).
+        clip: the finished audio.
+        scores: measurements of the clip.
+        provenance: preset, stage, weight hashes and package versions.
+        seconds_taken: wall-clock time of the whole request this clip came from.
+    """
+
+    request: GenerationRequest
+    clip: Clip
+    scores: ScoreCard
+    provenance: dict[str, Any]
+    seconds_taken: float
+
+    def sidecar(self) -> dict[str, Any]:
+        """JSON-ready record written beside the audio file."""
+        return {
+            "format": 1,
+            "request": self.request.to_dict(),
+            "scores": dataclasses.asdict(self.scores),
+            "provenance": self.provenance,
+            "seconds_taken": round(self.seconds_taken, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One tick of a running generation: `step` of `num_steps` solver steps are done."""
+
+    step: int
+    num_steps: int
+    activity: str
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """A stage as the app and the command line show it.
+
+    Attributes:
+        name: key used in requests.
+        title: words for people.
+        head: score head, "none" where the stage takes no score.
+        parent: name of the stage it was trained from, or None.
+        missing: why it cannot be used, or None when it can.
+        notes: one sentence about how it was made.
+    """
+
+    name: str
+    title: str
+    head: str
+    parent: str | None
+    missing: str | None
+    notes: str = ""
+
+    @property
+    def available(self) -> bool:
+        return self.missing is None
+
+    @property
+    def takes_score(self) -> bool:
+        return self.head != "none"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Default values of a preset's requests, read by the app and the command line."""
+
+    stage: str
+    score: float
+    guidance: float
+    num_steps: int
+    negative_prompt: str
+    examples: tuple[str, ...] = field(default_factory=tuple)
