@@ -1,0 +1,554 @@
+"""FluxAudio: the flow-matching transformer that predicts the velocity (paper, section III-A).
+
+Text tokens and latent tokens attend to each other in the joint blocks (MMDiT); the fused blocks go
+on with the latents alone. The latent stream uses convolutions over time where a plain transformer
+has linear layers. A condition vector c = time embedding + pooled text modulates every block by
+AdaLN. Names and shapes of the tensors are those of the released files (`assets/manifests`), which
+is why some attributes have short names and some lists hold a layer without parameters.
+
+Shapes: B batch, N latent frames, C latent channels, T text tokens, D width, H heads. Everything is
+channel-last. The time convention is in `ttmpref.flow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ttmpref.config import FluxAudioConfig, HeadKind
+from ttmpref.models.score_heads import SCORE_HEADS, ScoreEmbedding
+from ttmpref.types import DamagedWeights
+
+TIME_FEATURES = 256
+LARGEST_PERIOD = 10_000.0
+# What RMS normalisation uses when no epsilon is given: the machine epsilon of float32.
+RMS_EPSILON = torch.finfo(torch.float32).eps
+
+
+def time_windows(x: Tensor, kernel: int) -> Tensor:
+    """(B, N, D) to (B, N, D * kernel): what a zero-padded convolution sees at each position.
+
+    The order (channel, tap) is that of a convolution's weight, so the weight needs no copy.
+    """
+    padded = F.pad(x, (0, 0, kernel // 2, kernel // 2))
+    taps = [padded[:, i : i + x.shape[1]] for i in range(kernel)]
+    return torch.stack(taps, dim=-1).flatten(2)
+
+
+class ConvOverTime(nn.Conv1d):
+    """Convolution over the time axis of (B, N, D), as one matrix product over windows.
+
+    On the CPU this is faster than `conv1d`, which has to transpose to channels-first and back, and
+    two layers with the same input can share the windows.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, kernel, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.on_windows(time_windows(x, self.kernel_size[0]))
+
+    def on_windows(self, windows: Tensor) -> Tensor:
+        """(B, N, inputs * kernel) to (B, N, outputs)."""
+        return F.linear(windows, self.weight.flatten(1), self.bias)
+
+
+class GatedLinear(nn.Module):
+    """w2(silu(w1 x) * w3 x), (B, ..., D) to the same shape; no biases."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(width, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, width, bias=False)
+        self.w3 = nn.Linear(width, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class GatedConv(nn.Module):
+    """`GatedLinear` with convolutions over time, (B, N, D) to (B, N, D)."""
+
+    def __init__(self, width: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.w1 = ConvOverTime(width, hidden, kernel, bias=False)
+        self.w2 = ConvOverTime(hidden, width, kernel, bias=False)
+        self.w3 = ConvOverTime(width, hidden, kernel, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = time_windows(x, self.kernel)
+        return self.w2(F.silu(self.w1.on_windows(windows)) * self.w3.on_windows(windows))
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of t (used raw, in [0, 1]) through a small MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = TIME_FEATURES // 2
+        freqs = LARGEST_PERIOD ** (-torch.arange(half, dtype=torch.float32) / half)
+        self.register_buffer("freqs", freqs, persistent=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """(B,) to (B, D)."""
+        angles = t[:, None] * self.freqs  # (B, 128)
+        return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
+
+
+def adaln(width: int, vectors: int) -> nn.Sequential:
+    """The modulation c -> `vectors` vectors of size D."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(width, vectors * width))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm without own parameters, then scale and shift: (B, N, D), (B, 1, D) twice."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
+
+
+@lru_cache(maxsize=64)
+def rotary_table(
+    first: int, length: int, head_size: int, theta: float, device: torch.device
+) -> Tensor:
+    """(length, 1, 1, head_size / 2) complex rotations of positions first, first + 1, ...
+
+    Cached per length; made outside inference mode so that training may use the same table.
+    """
+    with torch.inference_mode(False):
+        positions = torch.arange(first, first + length, dtype=torch.float32, device=device)
+        rates = torch.arange(0, head_size, 2, dtype=torch.float32, device=device) / head_size
+        angles = torch.outer(positions, 1.0 / theta**rates)
+        return torch.polar(torch.ones_like(angles), angles)[:, None, None]
+
+
+class Attention(nn.Module):
+    """Queries, keys and values of one stream: projection, RMS norm per head, rotary positions."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.RMSNorm(width // num_heads, eps=RMS_EPSILON)
+        self.k_norm = nn.RMSNorm(width // num_heads, eps=RMS_EPSILON)
+
+    def forward(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) and a table of N rotations to q, k, v, each (B, H, N, D / H)."""
+        batch, length, width = x.shape
+        head_size = width // self.num_heads
+        # Stored rows are ordered (head, channel, q|k|v); sorting the small weight beats gathering
+        # every third element of the activations.
+        order = (self.num_heads, head_size, 3)
+        weight = self.qkv.weight.view(*order, width).permute(2, 0, 1, 3).reshape(3 * width, width)
+        bias = self.qkv.bias.view(order).permute(2, 0, 1).reshape(-1)
+        qkv = F.linear(x, weight, bias).view(batch, length, 3, self.num_heads, head_size)
+        q, k = self._rotated(qkv[:, :, :2], rotary).unbind(2)
+        return q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+
+    def _rotated(self, qk: Tensor, rotary: Tensor) -> Tensor:
+        """(B, N, 2, H, D / H) normalised, and turned by position in float32."""
+        weight = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None]  # (2, 1, D / H)
+        qk = F.rms_norm(qk, qk.shape[-1:], eps=RMS_EPSILON) * weight
+        pairs = torch.view_as_complex(qk.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * rotary).flatten(-2).to(qk.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(B, H, N, D / H) thrice to (B, N, D)."""
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Block(nn.Module):
+    """One stream's part of a block: attention inputs, then the two gated residual updates."""
+
+    def __init__(
+        self, width: int, num_heads: int, output: nn.Module, feed_forward: nn.Module
+    ) -> None:
+        super().__init__()
+        self.attn = Attention(width, num_heads)
+        self.linear1 = output
+        self.ffn = feed_forward
+        self.adaLN_modulation = adaln(width, 6)
+
+    def modulation(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """(B, D) to shift, scale, gate of the attention and of the feed-forward part."""
+        return self.adaLN_modulation(condition)[:, None].chunk(6, dim=-1)  # 6 x (B, 1, D)
+
+    def update(self, x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
+        """Both residual updates of x (B, N, D) from the attention's result (B, N, D)."""
+        _, _, gate_a, shift_m, scale_m, gate_m = modulation
+        x = torch.addcmul(x, gate_a, self.linear1(attended))
+        return torch.addcmul(x, gate_m, self.ffn(modulate(x, shift_m, scale_m)))
+
+    def forward(self, x: Tensor, condition: Tensor, rotary: Tensor) -> Tensor:
+        """Self-attention within the stream: a fused block."""
+        modulation = self.modulation(condition)
+        qkv = self.attn(modulate(x, *modulation[:2]), rotary)
+        return self.update(x, attend(*qkv), modulation)
+
+
+class TextContext(nn.Module):
+    """The text side of the last joint block: it gives keys and values, and ends there."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attn = Attention(width, num_heads)
+        self.adaLN_modulation = adaln(width, 2)
+
+
+def latent_block(config: FluxAudioConfig) -> Block:
+    """A block with convolutions over time."""
+    width, kernel = config.width, config.block_kernel
+    return Block(
+        width,
+        config.num_heads,
+        ConvOverTime(width, width, kernel),
+        GatedConv(width, config.mlp_hidden, kernel),
+    )
+
+
+def text_block(config: FluxAudioConfig) -> Block:
+    """A block with linear layers."""
+    width = config.width
+    return Block(
+        width, config.num_heads, nn.Linear(width, width), GatedLinear(width, config.mlp_hidden)
+    )
+
+
+@dataclass(frozen=True)
+class StreamTables:
+    """Conditions (B, D) and rotations of the two streams, the same for every block."""
+
+    latent_condition: Tensor
+    text_condition: Tensor
+    latent_rotary: Tensor
+    text_rotary: Tensor
+
+
+class JointBlock(nn.Module):
+    """Both streams attend to the latents and the text together."""
+
+    def __init__(self, config: FluxAudioConfig, last: bool) -> None:
+        super().__init__()
+        self.last = last
+        self.latent_block = latent_block(config)
+        self.text_block = (
+            TextContext(config.width, config.num_heads) if last else text_block(config)
+        )
+
+    def forward(self, x: Tensor, y: Tensor, tables: StreamTables) -> tuple[Tensor, Tensor]:
+        """Latents (B, N, D) and text (B, T, D) to the same shapes."""
+        ours = self.latent_block.modulation(tables.latent_condition)
+        theirs = self.text_block.adaLN_modulation(tables.text_condition)[:, None]
+        theirs = theirs.chunk(2 if self.last else 6, dim=-1)
+        q, k, v = self.latent_block.attn(modulate(x, *ours[:2]), tables.latent_rotary)
+        text_q, text_k, text_v = self.text_block.attn(modulate(y, *theirs[:2]), tables.text_rotary)
+        k, v = torch.cat((k, text_k), dim=2), torch.cat((v, text_v), dim=2)
+        if self.last:  # nothing reads the text's own queries
+            return self.latent_block.update(x, attend(q, k, v), ours), y
+        attended = attend(torch.cat((q, text_q), dim=2), k, v)  # (B, N + T, D)
+        for_latents, for_text = attended.split((x.shape[1], y.shape[1]), dim=1)
+        x = self.latent_block.update(x, for_latents, ours)
+        return x, self.text_block.update(y, for_text, theirs)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the convolution to C channels."""
+
+    def __init__(self, config: FluxAudioConfig) -> None:
+        super().__init__()
+        self.adaLN_modulation = adaln(config.width, 2)
+        self.conv = ConvOverTime(config.width, config.latent_channels, config.input_kernel)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=-1)
+        return self.conv(modulate(x, shift, scale))
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """Prompts as the network uses them, computed once per prompt.
+
+    Attributes:
+        text_tokens: (B, T, D).
+        pooled: (B, D).
+    """
+
+    text_tokens: Tensor
+    pooled: Tensor
+
+    @property
+    def batch(self) -> int:
+        return self.pooled.shape[0]
+
+    def expand(self, batch: int) -> Projected:
+        """One prompt for a whole batch; shares memory."""
+        return Projected(self.text_tokens.expand(batch, -1, -1), self.pooled.expand(batch, -1))
+
+    @staticmethod
+    def concatenate(*parts: Projected) -> Projected:
+        """Batches one after the other, as for the doubled batch of guidance."""
+        return Projected(
+            torch.cat([part.text_tokens for part in parts]),
+            torch.cat([part.pooled for part in parts]),
+        )
+
+
+def frozen(*shape: int, fill: float = 0.0) -> nn.Parameter:
+    """A stored constant: part of the state dict, never trained."""
+    return nn.Parameter(torch.full(shape, fill), requires_grad=False)
+
+
+class FluxAudio(nn.Module):
+    """Velocity field over normalised latents, given text and, with a head, a preference score.
+
+    Args:
+        config: sizes.
+        head: where the score enters; "none" for a network without score.
+    """
+
+    def __init__(self, config: FluxAudioConfig, head: HeadKind = "none") -> None:
+        super().__init__()
+        if head not in SCORE_HEADS:
+            raise ValueError(f"head is {head!r}; accepted: {', '.join(SCORE_HEADS)}")
+        self.config, self.head = config, head
+        width, hidden, kernel = config.width, config.mlp_hidden, config.input_kernel
+        self.latent_mean = frozen(1, 1, config.latent_channels)
+        self.latent_std = frozen(1, 1, config.latent_channels, fill=1.0)
+        self.empty_string_feat = frozen(config.text_tokens, config.text_dim)
+        self.empty_string_feat_c = frozen(config.pooled_dim)
+        self.audio_input_proj = nn.Sequential(
+            ConvOverTime(config.latent_channels, width, kernel),
+            nn.SELU(),
+            GatedConv(width, hidden, kernel),
+        )
+        self.text_input_proj = nn.Sequential(
+            nn.Linear(config.text_dim, width), GatedLinear(width, hidden)
+        )
+        self.text_cond_proj = nn.Sequential(
+            nn.Linear(config.pooled_dim, width), GatedLinear(width, hidden)
+        )
+        self.t_embed = TimeEmbedding(width)
+        self.joint_blocks = nn.ModuleList(
+            JointBlock(config, last=i == config.num_joint_blocks - 1)
+            for i in range(config.num_joint_blocks)
+        )
+        self.fused_blocks = nn.ModuleList(
+            latent_block(config) for _ in range(config.num_fused_blocks)
+        )
+        self.final_layer = FinalLayer(config)
+        self.score_embed = None if head == "none" else ScoreEmbedding(config.score_embedding, width)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Xavier for linear layers; zeros where a block or the output must start as nothing."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for index in (0, 2):
+            nn.init.normal_(self.t_embed.mlp[index].weight, std=0.02)
+        zeroed = [m[1] for n, m in self.named_modules() if n.endswith("adaLN_modulation")]
+        zeroed.append(self.final_layer.conv)
+        if self.score_embed is not None:
+            zeroed.append(self.score_embed.mlp[2])
+        for layer in zeroed:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Autoencoder latents (B, N, C) to the space of the flow."""
+        return (latents - self.latent_mean) / self.latent_std
+
+    def unnormalise(self, latents: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return latents * self.latent_std + self.latent_mean
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Store the mean and standard deviation of the latents, C values each."""
+        channels = self.config.latent_channels
+        for name, value in (("mean", mean), ("std", std)):
+            if value.numel() != channels or not value.isfinite().all():
+                raise ValueError(
+                    f"latent {name} must be {channels} finite values, got {tuple(value.shape)}"
+                )
+        if (std <= 0).any():
+            raise ValueError(f"latent std must be positive, got a minimum of {std.min().item()}")
+        self.latent_mean.copy_(mean.reshape(1, 1, -1))
+        self.latent_std.copy_(std.reshape(1, 1, -1))
+
+    @torch.no_grad()
+    def set_empty_text(self, tokens: Tensor, pooled: Tensor) -> None:
+        """Store the text features of the empty prompt: (T, text_dim) and (pooled_dim,)."""
+        self._check("tokens", tokens, self.empty_string_feat.shape)
+        self._check("pooled", pooled, self.empty_string_feat_c.shape)
+        self.empty_string_feat.copy_(tokens)
+        self.empty_string_feat_c.copy_(pooled)
+
+    def project(self, text: Tensor, pooled: Tensor) -> Projected:
+        """The part that depends on the prompt alone.
+
+        Args:
+            text: (B, T, text_dim) text encoder states.
+            pooled: (B, pooled_dim) CLAP vector.
+        """
+        batch = pooled.shape[0]
+        self._check("text", text, (batch, *self.empty_string_feat.shape))
+        self._check("pooled", pooled, (batch, *self.empty_string_feat_c.shape))
+        return Projected(self.text_input_proj(text), self.text_cond_proj(pooled))
+
+    def project_empty(self, batch: int) -> Projected:
+        """`project` of the stored empty prompt."""
+        one = self.project(self.empty_string_feat[None], self.empty_string_feat_c[None])
+        return one.expand(batch)
+
+    def velocity(
+        self, latents: Tensor, t: Tensor, projected: Projected, score: Tensor | None = None
+    ) -> Tensor:
+        """dz/dt at each sample of the batch.
+
+        Args:
+            latents: (B, N, C) normalised; any N.
+            t: (B,) in [0, 1].
+            projected: prompts, B of them.
+            score: (B,); None means the null score 0. Refused by a network without a score head.
+
+        Returns:
+            (B, N, C).
+        """
+        batch, frames, _ = latents.shape
+        self._check("latents", latents, (batch, frames, self.config.latent_channels))
+        self._check("t", t, (batch,))
+        if projected.batch != batch:
+            raise ValueError(f"projected holds {projected.batch} prompts for a batch of {batch}")
+        x = self.audio_input_proj(latents)  # (B, N, D)
+        x, y, tables = self._streams(x, t, projected, self._embedded(score, batch))
+        for block in self.joint_blocks:
+            x, y = block(x, y, tables)
+        for block in self.fused_blocks:
+            x = block(x, tables.latent_condition, tables.latent_rotary)
+        x = x[:, SCORE_HEADS[self.head].latent_tokens :]
+        return self.final_layer(x, tables.latent_condition)
+
+    def forward(
+        self, latents: Tensor, t: Tensor, text: Tensor, pooled: Tensor, score: Tensor | None = None
+    ) -> Tensor:
+        """`project` and `velocity` in one."""
+        return self.velocity(latents, t, self.project(text, pooled), score)
+
+    def _embedded(self, score: Tensor | None, batch: int) -> Tensor | None:
+        """e_s (B, D), or None for a network without score."""
+        if self.score_embed is None:
+            if score is not None:
+                raise ValueError("a score was given to a network whose head is 'none'")
+            return None
+        if score is None:
+            score = self.latent_mean.new_zeros(batch)
+        self._check("score", score, (batch,))
+        return self.score_embed(score)
+
+    def _streams(
+        self, x: Tensor, t: Tensor, projected: Projected, embedding: Tensor | None
+    ) -> tuple[Tensor, Tensor, StreamTables]:
+        """Latent tokens, text tokens and tables, after the head has added the score.
+
+        A prepended token takes position -1, so that latents and text keep the positions (both from
+        0) that weights trained without it know.
+        """
+        head, y = SCORE_HEADS[self.head], projected.text_tokens
+        latent_condition = text_condition = self.t_embed(t) + projected.pooled  # (B, D)
+        if embedding is not None:
+            x, y = head.into_latents(x, embedding), head.into_text(y, embedding)
+            latent_condition, text_condition = head.into_conditions(latent_condition, embedding)
+        tables = StreamTables(
+            latent_condition,
+            text_condition,
+            self._rotary(-head.latent_tokens, x),
+            self._rotary(-head.text_tokens, y),
+        )
+        return x, y, tables
+
+    def _rotary(self, first: int, tokens: Tensor) -> Tensor:
+        head_size = self.config.width // self.config.num_heads
+        return rotary_table(
+            first, tokens.shape[1], head_size, self.config.rope_theta, tokens.device
+        )
+
+    @staticmethod
+    def _check(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+        if tensor.shape != tuple(expected):
+            raise ValueError(f"{name} must have shape {tuple(expected)}, got {tuple(tensor.shape)}")
+
+
+EMA_PREFIX = "ema_model."
+# Tables that old files carry and the network makes itself.
+IGNORED_SUFFIXES = ("_extra_state", "t_embed.freqs", "latent_rot", "text_rot")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a weight file held.
+
+    Attributes:
+        loaded: number of tensors taken over.
+        ignored: names left aside.
+        averaged: whether the file was a snapshot of averaged (EMA) weights.
+    """
+
+    loaded: int
+    ignored: tuple[str, ...]
+    averaged: bool
+
+
+def load_backbone_state(model: FluxAudio, state: Mapping[str, Tensor]) -> LoadReport:
+    """Load weights in any of the released layouts.
+
+    Raises:
+        DamagedWeights: tensors are missing, unknown, of another shape, or the latent statistics
+            are not finite; the model is left as it was.
+    """
+    averaged = any(name.startswith(EMA_PREFIX) for name in state)
+    tensors, ignored = {}, []
+    for name, tensor in state.items():
+        plain = name.removeprefix(EMA_PREFIX)
+        # An averaged snapshot also holds the averager's own counters, without the prefix.
+        if plain.endswith(IGNORED_SUFFIXES) or averaged and plain == name:
+            ignored.append(name)
+            continue
+        tensors[plain] = tensor
+    for name in ("empty_string_feat", "empty_string_feat_c"):
+        if name in tensors and tensors[name].ndim == getattr(model, name).ndim + 1:
+            tensors[name] = tensors[name].squeeze(0)
+    _check_tensors(model.state_dict(), tensors)
+    model.load_state_dict(tensors)
+    return LoadReport(len(tensors), tuple(ignored), averaged)
+
+
+def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raise `DamagedWeights` naming every tensor that does not fit."""
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in expected]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    problems += [
+        f"{name} is not finite"
+        for name in ("latent_mean", "latent_std")
+        if name in tensors and not tensors[name].isfinite().all()
+    ]
+    if problems:
+        shown = "; ".join(problems[:8])
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise DamagedWeights(f"the weights do not fit the network: {shown}{more}")
