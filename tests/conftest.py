@@ -1,0 +1,140 @@
+"""Shared fixtures: an offline environment and a tiny preset of the real classes.
+
+The tiny preset has random weights, a byte-level tokenizer, a T5 and a CLAP of a few thousand
+parameters each; it runs the whole path from prompt to file in a second, without the demo's weights.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+VOCABULARY = 320
+PRESET = """\
+name: tiny
+title: Tiny
+description: Random weights for tests.
+licence: MIT
+text_encoder: {{kind: t5, folder: "{root}/text_encoder", max_tokens: 12, vocabulary: 320, dim: 16}}
+conditioning_clap: &clap
+  {{kind: clap_transformers, folder: "{root}/clap", window_seconds: 1.0, max_tokens: 12,
+    vocabulary: 320, dim: 8}}
+metric_clap: *clap
+autoencoder:
+  mel: {{sample_rate: 8000, n_fft: 256, hop_length: 128, num_mels: 16, f_max: 4000.0}}
+  vae: {{data_channels: 16, latent_channels: 4, base_width: 8, multipliers: [1, 2],
+        blocks_per_level: 1, downsample_levels: [0]}}
+  vae_weights: "{root}/vae.safetensors"
+  vocoder: {{kind: istft, num_mels: 16, width: 16, hidden: 32, num_blocks: 1, n_fft: 256,
+            hop_length: 128, weights: "{root}/vocoder.safetensors"}}
+backbone: {{latent_channels: 4, latent_frames: 31, text_tokens: 12, text_dim: 16, pooled_dim: 8,
+           width: 16, num_heads: 2, num_joint_blocks: 1, num_fused_blocks: 1, mlp_ratio: 1.0,
+           mlp_round_to: 8}}
+stages:
+  - {{name: baseline, title: Baseline, weights: "{root}/baseline.safetensors"}}
+  - {{name: scored, title: Scored, weights: "{root}/scored.safetensors", head: global_adaln,
+     parent: baseline}}
+  - {{name: lost, title: Lost, weights: "{root}/lost.safetensors", parent: baseline}}
+  - {{name: planned, title: Planned, weights: null, unavailable: not trained yet}}
+sampling: {{stage: baseline, score: 2.0, guidance: 3.0, num_steps: 4,
+           prompt_prefix: "high quality, ", examples: [calm piano]}}
+output: {{seconds: 1.0}}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a preset file whose weights lie beside it; shared, so tests must not change it."""
+    root = tmp_path_factory.mktemp("tiny")
+    return build_tiny_preset(root)
+
+
+def build_tiny_preset(root: Path) -> Path:
+    """Write tiny weights and `tiny.yaml` into `root`; the same ones every time."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ttmpref.autoencoder import MelAutoencoder
+    from ttmpref.config import load_preset
+    from ttmpref.models.fluxaudio import FluxAudio
+
+    path = root / "tiny.yaml"
+    path.write_text(PRESET.format(root=root))
+    preset = load_preset(str(path))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        _save_text_encoder(root / "text_encoder")
+        _save_clap(root / "clap")
+        autoencoder = MelAutoencoder(preset.autoencoder)
+        save_file(autoencoder.vae.state_dict(), root / "vae.safetensors")
+        save_file(autoencoder.vocoder.state_dict(), root / "vocoder.safetensors")
+        for stage in preset.stages[:2]:
+            backbone = FluxAudio(preset.backbone, stage.head)
+            # The zero-initialised layers would make every velocity zero and hide any mistake.
+            for parameter in backbone.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
+            backbone.latent_mean.data.zero_()
+            backbone.latent_std.data.fill_(1.0)
+            save_file(backbone.state_dict(), root / f"{stage.name}.safetensors")
+    return path
+
+
+def _save_tokenizer(folder: Path) -> None:
+    """Byte-level BPE: every text of every language has tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = ["calm piano music", "loud drums and bass", "a bright synthesizer", "slow jazz guitar"]
+    tokenizer.train_from_iterator(texts * 8, trainer)
+    missing = VOCABULARY - tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens([f"<reserved_{index}>" for index in range(missing)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+
+def _save_text_encoder(folder: Path) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu",
+        vocab_size=VOCABULARY,
+    )  # fmt: skip
+    T5EncoderModel(config).half().save_pretrained(folder)
+    _save_tokenizer(folder)
+
+
+def _save_clap(folder: Path) -> None:
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    text = dict(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=32, pad_token_id=0, projection_dim=8,
+    )  # fmt: skip
+    audio = dict(
+        patch_embeds_hidden_size=8, hidden_size=64, depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 1, 2, 2], projection_dim=8, spec_size=256, num_mel_bins=64,
+    )  # fmt: skip
+    config = ClapConfig(text_config=text, audio_config=audio, projection_dim=8)
+    ClapModel(config).half().save_pretrained(folder)
+    extractor = ClapFeatureExtractor(
+        max_length_s=1, frequency_min=50, truncation="rand_trunc", padding="repeatpad"
+    )
+    extractor.save_pretrained(folder)
+    _save_tokenizer(folder)

@@ -1,0 +1,274 @@
+"""Audio in and out: safe reading, atomic writing, resampling, cutting, and pictures of a clip.
+
+The only file that imports soundfile. Files from outside are treated as hostile: the header is
+checked before a sample is decoded, and the decoded audio is capped in length, rate, channels and
+size on disk. Results are written aside and renamed, so a reader never sees half a file.
+
+Shapes: see the legend in `ttmpref.types`; a `Clip` is (channels, samples) float32.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ttmpref.types import Clip, InvalidRequest, OutputError, UnreadableAudio
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_SECONDS = 900.0
+RATE_RANGE = (8_000, 192_000)
+MAX_CHANNELS = 8
+READABLE_FORMATS = ("WAV", "WAVEX", "FLAC", "MP3", "OGG", "AIFF")
+WRITABLE_SUFFIXES = (".wav", ".flac", ".mp3")
+BIT_DEPTHS = (16, 24)
+BLOCK_FRAMES = 65_536
+
+
+def read_clip(path: Path | str, max_seconds: float = MAX_SECONDS) -> Clip:
+    """The audio of a WAV, FLAC, MP3, OGG or AIFF file.
+
+    Args:
+        path: a regular file of at most 256 MiB.
+        max_seconds: longer files are refused, whatever their header claims.
+
+    Raises:
+        UnreadableAudio: not a file, not audio, or outside the limits; names file and limit.
+    """
+    import soundfile
+
+    path = Path(path)
+    _check_file(path)
+    try:
+        with soundfile.SoundFile(path) as source:
+            _check_header(path, source, max_seconds)
+            samples = _decode(path, source, max_seconds)
+            rate = source.samplerate
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UnreadableAudio(f"{path}: cannot be decoded as audio ({reason})") from None
+    if not np.isfinite(samples).all():
+        raise UnreadableAudio(f"{path}: holds samples that are not finite numbers")
+    return Clip(np.ascontiguousarray(samples.T), rate)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what must not be opened at all: folders, pipes, devices, empty and huge files."""
+    if not path.exists():
+        raise UnreadableAudio(f"{path}: no such file")
+    if not path.is_file():
+        raise UnreadableAudio(f"{path}: not a regular file")
+    size = path.stat().st_size
+    if not 0 < size <= MAX_FILE_BYTES:
+        raise UnreadableAudio(f"{path}: has {size} bytes; 1 to {MAX_FILE_BYTES} are accepted")
+
+
+def _check_header(path: Path, source: object, max_seconds: float) -> None:
+    """Compare what the header of an open `soundfile.SoundFile` claims with the limits."""
+    low, high = RATE_RANGE
+    if source.format not in READABLE_FORMATS:
+        accepted = ", ".join(READABLE_FORMATS)
+        raise UnreadableAudio(f"{path}: is {source.format}; accepted formats: {accepted}")
+    if not low <= source.samplerate <= high:
+        raise UnreadableAudio(
+            f"{path}: sample rate {source.samplerate} Hz; {low} to {high} Hz are accepted"
+        )
+    if source.channels > MAX_CHANNELS:
+        raise UnreadableAudio(f"{path}: {source.channels} channels; 1 to {MAX_CHANNELS} accepted")
+    if source.frames > max_seconds * source.samplerate:
+        seconds = source.frames / source.samplerate
+        raise UnreadableAudio(f"{path}: {seconds:.1f} s long; at most {max_seconds:g} s accepted")
+
+
+def _decode(path: Path, source: object, max_seconds: float) -> np.ndarray:
+    """(samples, channels) float32, read in blocks so that a lying header cannot fill the memory."""
+    limit = int(max_seconds * source.samplerate)
+    blocks, total = [], 0
+    while len(block := source.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        total += len(block)
+        if total > limit:
+            raise UnreadableAudio(f"{path}: longer than the accepted {max_seconds:g} s")
+        blocks.append(block)
+    if not blocks:
+        raise UnreadableAudio(f"{path}: holds no samples")
+    return np.concatenate(blocks)
+
+
+def encode_clip(clip: Clip, suffix: str, bit_depth: int = 16) -> bytes:
+    """The bytes of an audio file.
+
+    Args:
+        clip: samples outside [-1, 1] are clipped by the integer formats.
+        suffix: ".wav", ".flac" or ".mp3".
+        bit_depth: 16 or 24 for WAV and FLAC; MP3 has its own (best constant quality).
+
+    Raises:
+        InvalidRequest: unknown suffix or bit depth.
+        OutputError: the format cannot hold this clip (MP3 knows neither 96 kHz nor 3 channels).
+    """
+    import soundfile
+
+    check_suffix(suffix)
+    if bit_depth not in BIT_DEPTHS:
+        raise InvalidRequest(f"bit depth is {bit_depth!r}; accepted: 16, 24")
+    subtype = "MPEG_LAYER_III" if suffix.lower() == ".mp3" else f"PCM_{bit_depth}"
+    best = {"compression_level": 0.0} if suffix.lower() == ".mp3" else {}
+    buffer = io.BytesIO()
+    try:
+        soundfile.write(
+            buffer, clip.waveform.T, clip.sample_rate,
+            format=suffix.lower().removeprefix(".").upper(), subtype=subtype, **best,
+        )  # fmt: skip
+    except (soundfile.SoundFileError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(
+            f"{suffix} cannot hold {clip.channels} channels at {clip.sample_rate} Hz ({reason})"
+        ) from None
+    return buffer.getvalue()
+
+
+def check_suffix(suffix: str) -> None:
+    """Raise `InvalidRequest` unless audio can be written under this file suffix."""
+    if suffix.lower() not in WRITABLE_SUFFIXES:
+        accepted = ", ".join(WRITABLE_SUFFIXES)
+        raise InvalidRequest(f"audio file suffix is {suffix!r}; accepted: {accepted}")
+
+
+def write_clip(clip: Clip, path: Path | str, bit_depth: int = 16) -> Path:
+    """Write a WAV, FLAC or MP3 file, chosen by suffix; whole or not at all.
+
+    Raises:
+        InvalidRequest: unknown suffix or bit depth.
+        OutputError: the folder is not writable, the disk is full, ...; no partial file is left.
+    """
+    path = Path(path)
+    write_files({path: encode_clip(clip, path.suffix, bit_depth)})
+    return path
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write several files so that either all are whole or none was touched.
+
+    All are written and synced aside in their own folders first; only then are they renamed, in
+    order. What fails (full disk, no permission) fails before the first rename.
+
+    Raises:
+        OutputError: one line naming the file and the reason.
+    """
+    asides: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+            asides[path] = path.parent / f".ttmpref-{uuid.uuid4().hex}.part"
+            _write_synced(asides[path], data)
+        for path, aside in asides.items():
+            os.replace(aside, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    """Create a new file and wait until the disk has it."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def resample(clip: Clip, sample_rate: int) -> Clip:
+    """The clip at another rate (polyphase Kaiser filter, about 90 dB stop band)."""
+    if sample_rate == clip.sample_rate:
+        return clip
+    from scipy.signal import firwin, resample_poly
+
+    common = math.gcd(sample_rate, clip.sample_rate)
+    up, down = sample_rate // common, clip.sample_rate // common
+    widest = max(up, down)
+    # 32 zero crossings a side: a transition band of about 9 % of the lower Nyquist frequency,
+    # centred 4.5 % below it so that nothing folds back.
+    taps = firwin(64 * widest + 1, 0.955 / widest, window=("kaiser", 9.0)).astype(np.float32)
+    waveform = resample_poly(clip.waveform, up, down, axis=1, window=taps)
+    return Clip(np.ascontiguousarray(waveform, dtype=np.float32), sample_rate)
+
+
+def cut_or_pad(clip: Clip, samples: int) -> Clip:
+    """The first `samples` samples, zero-padded at the end where the clip is shorter."""
+    kept = clip.waveform[:, :samples]
+    padding = samples - kept.shape[1]
+    return Clip(np.pad(kept, ((0, 0), (0, padding))) if padding else kept, clip.sample_rate)
+
+
+def envelope(clip: Clip, points: int = 800) -> np.ndarray:
+    """(points, 2): lowest and highest mono sample of each of `points` equal stretches.
+
+    A clip of fewer samples than points gives one row per sample.
+    """
+    points = min(points, clip.samples)
+    starts = np.linspace(0, clip.samples, points, endpoint=False).astype(int)
+    mono = clip.mono
+    return np.stack([np.minimum.reduceat(mono, starts), np.maximum.reduceat(mono, starts)], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrogram:
+    """A picture of a clip.
+
+    Attributes:
+        levels_db: (M, frames) float32, dB below the loudest cell (0 at most, -80 at least).
+        times: (frames,) seconds, middle of each frame.
+        frequencies: (M,) Hz, middle of each mel band.
+    """
+
+    levels_db: np.ndarray
+    times: np.ndarray
+    frequencies: np.ndarray
+
+
+def spectrogram(clip: Clip, frames: int = 400, bands: int = 96) -> Spectrogram:
+    """A mel-band picture of the mono mix for the screen; not a model's front end.
+
+    Args:
+        clip: any length; short clips are zero-padded to one analysis window.
+        frames: columns of the picture; fewer where the clip is shorter than frames * 64 samples.
+        bands: rows of the picture.
+    """
+    size = 2048
+    mono = np.pad(clip.mono, (0, max(0, size - clip.samples)))
+    hop = max(64, (len(mono) - size) // max(1, frames - 1))
+    windows = np.lib.stride_tricks.sliding_window_view(mono, size)[::hop]  # (frames, size)
+    power = np.abs(np.fft.rfft(windows * np.hanning(size).astype(np.float32))) ** 2
+    centres = _mel_spaced(30.0, clip.sample_rate / 2, bands + 2)
+    mel = power @ _triangles(centres, size, clip.sample_rate)  # (frames, bands)
+    levels = 10 * np.log10(np.maximum(mel.T, 1e-12))
+    times = (np.arange(len(windows)) * hop + size / 2) / clip.sample_rate
+    relative = np.clip(levels - levels.max(), -80.0, 0.0).astype(np.float32)
+    return Spectrogram(relative, times, centres[1:-1])
+
+
+def _mel_spaced(low: float, high: float, count: int) -> np.ndarray:
+    """`count` frequencies in Hz, equally spaced on the mel scale."""
+    mels = np.linspace(math.log1p(low / 700), math.log1p(high / 700), count)
+    return 700 * np.expm1(mels)
+
+
+def _triangles(centres: np.ndarray, size: int, sample_rate: int) -> np.ndarray:
+    """(bins, bands) triangular weights; narrow low bands reach at least their nearest bins."""
+    bins = np.fft.rfftfreq(size, 1 / sample_rate)[:, None]
+    width = sample_rate / size
+    low = np.minimum(centres[:-2], centres[1:-1] - width)
+    high = np.maximum(centres[2:], centres[1:-1] + width)
+    rise = (bins - low) / (centres[1:-1] - low)
+    fall = (high - bins) / (high - centres[1:-1])
+    return np.clip(np.minimum(rise, fall), 0, None)

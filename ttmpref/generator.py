@@ -1,0 +1,188 @@
+"""From a request to finished clips (paper, section III-E; specification 3.2 and 3.3).
+
+prefix + prompt -> text encoders -> projected once -> seeded noise -> solver steps, each one pass
+over a doubled batch (conditional at score s, unconditional at score 0) -> un-normalised -> decoded
+-> cut or padded -> loudness with a true-peak ceiling -> score card.
+
+`Generator.stream` is a Python generator that comes up for air after every solver step, so the
+caller shows progress and cancels by closing it.
+
+Shapes: see the legend in `ttmpref.types`; V variations of one request, B = 2 V while guided.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ttmpref.audio import cut_or_pad
+from ttmpref.config import Preset
+from ttmpref.flow import Velocity, draw_noise, guidance_at, guided_velocity, solve
+from ttmpref.loudness import LoudnessReport, normalise
+from ttmpref.models.fluxaudio import FluxAudio, Projected
+from ttmpref.types import Clip, Generation, GenerationRequest, Progress, ScoreCard, TtmprefError
+
+if TYPE_CHECKING:
+    from ttmpref.protocols import Autoencoder, AudioTextEncoder, TextEncoder
+
+CACHED_TEXTS = 64
+
+
+class TextFeatures:
+    """Both encodings of a text, remembered for the texts used last.
+
+    Shared by all stages of a preset: comparing stages encodes a prompt once.
+    """
+
+    def __init__(self, text_encoder: TextEncoder, clap: AudioTextEncoder) -> None:
+        self._text_encoder = text_encoder
+        self._clap = clap
+        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def __call__(self, text: str) -> tuple[Tensor, Tensor]:
+        """(1, T, text_dim) token states and (1, pooled_dim) CLAP vector of one text."""
+        if text not in self._known:
+            self._known[text] = self._text_encoder.encode([text]), self._clap.encode_text([text])
+        self._known.move_to_end(text)
+        if len(self._known) > CACHED_TEXTS:
+            self._known.popitem(last=False)
+        return self._known[text]
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratorParts:
+    """What a generator is made of; every part but the backbone is shared between stages.
+
+    Attributes:
+        metric_clap: measures the CLAP score of finished clips; None leaves it out.
+        provenance: copied into every generation (preset, stage, weight hashes, versions).
+    """
+
+    text_features: TextFeatures
+    autoencoder: Autoencoder
+    backbone: FluxAudio
+    metric_clap: AudioTextEncoder | None = None
+    device: str = "cpu"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """One prompt and its opposite, ready for V clips.
+
+    Attributes:
+        conditional: V projected prompts.
+        both: 2 V projected prompts, the conditional ones first.
+        score, both_scores: (V,) and (2 V,) scores; None for a stage without a head.
+    """
+
+    conditional: Projected
+    both: Projected
+    score: Tensor | None
+    both_scores: Tensor | None
+
+
+class Generator:
+    """Makes clips with one stage of a preset."""
+
+    def __init__(self, preset: Preset, parts: GeneratorParts) -> None:
+        self.preset = preset
+        self.parts = parts
+
+    def stream(self, request: GenerationRequest) -> Iterator[Progress | Generation]:
+        """Progress after every solver step, then one generation per variation.
+
+        Variation i has seed `request.seed + i`. Closing the iterator stops the work.
+
+        Raises:
+            InvalidRequest: the last variation's seed would exceed the largest one.
+        """
+        started = time.perf_counter()
+        singles = [
+            dataclasses.replace(request, seed=request.seed + i, variations=1)
+            for i in range(request.variations)
+        ]
+        yield Progress(0, request.num_steps, "reading the prompt")
+        velocity = self._velocity(request, self._conditioning(request))
+        noise = self._noise(singles)
+        latents = noise
+        for step, latents in enumerate(
+            solve(velocity, noise, request.num_steps, request.solver), start=1
+        ):
+            yield Progress(step, request.num_steps, "sampling")
+        finished = []
+        for i, single in enumerate(singles):
+            yield Progress(request.num_steps, request.num_steps, f"decoding clip {i + 1}")
+            clip, loudness = self._finish(latents[i : i + 1])
+            finished.append((single, clip, self._score(single.prompt, clip, loudness)))
+        taken = time.perf_counter() - started
+        for i, (single, clip, scores) in enumerate(finished):
+            batch = {"seed": request.seed, "variations": request.variations, "index": i}
+            yield Generation(single, clip, scores, {**self.parts.provenance, "batch": batch}, taken)
+
+    @torch.no_grad()
+    def _conditioning(self, request: GenerationRequest) -> Conditioning:
+        """Both branches, encoded and projected once for all steps and variations."""
+        backbone, count = self.parts.backbone, request.variations
+        prompt = self.preset.sampling.prompt_prefix + request.prompt
+        conditional = backbone.project(*self.parts.text_features(prompt)).expand(count)
+        if request.negative_prompt.strip():
+            features = self.parts.text_features(request.negative_prompt)
+            unconditional = backbone.project(*features).expand(count)
+        else:
+            unconditional = backbone.project_empty(count)
+        score = both_scores = None
+        if backbone.head != "none":
+            score = torch.full((count,), float(request.score), device=self.parts.device)
+            both_scores = torch.cat([score, torch.zeros_like(score)])  # (2 V,)
+        both = Projected.concatenate(conditional, unconditional)
+        return Conditioning(conditional, both, score, both_scores)
+
+    def _velocity(self, request: GenerationRequest, conditioning: Conditioning) -> Velocity:
+        """The guided velocity field: (z (V, N, C), t) -> (V, N, C)."""
+        backbone = self.parts.backbone
+
+        @torch.no_grad()
+        def velocity(z: Tensor, t: float) -> Tensor:
+            guidance = guidance_at(request.guidance_schedule, request.guidance, 1.0 - t)
+            if guidance == 1.0:  # the unconditional half would be multiplied by zero
+                times = z.new_full((len(z),), t)
+                return backbone.velocity(z, times, conditioning.conditional, conditioning.score)
+            times = z.new_full((2 * len(z),), t)
+            doubled = torch.cat([z, z])  # (2 V, N, C)
+            both = backbone.velocity(doubled, times, conditioning.both, conditioning.both_scores)
+            return guided_velocity(*both.chunk(2), guidance)
+
+        return velocity
+
+    def _noise(self, singles: list[GenerationRequest]) -> Tensor:
+        """(V, N, C), each clip's from its own seed; drawn on the CPU, so equal on every device."""
+        config = self.preset.backbone
+        seeds = [single.seed for single in singles]
+        return draw_noise(seeds, config.latent_frames, config.latent_channels).to(self.parts.device)
+
+    @torch.no_grad()
+    def _finish(self, latents: Tensor) -> tuple[Clip, LoudnessReport]:
+        """Normalised latents (1, N, C) to a finished clip of the preset's length and loudness."""
+        autoencoder, output = self.parts.autoencoder, self.preset.output
+        waveform = autoencoder.decode(self.parts.backbone.unnormalise(latents))  # (1, S)
+        if not waveform.isfinite().all():
+            raise TtmprefError("the networks' output is not finite: lower the guidance or the score")
+        clip = Clip(waveform.float().cpu().numpy(), autoencoder.sample_rate)
+        clip = cut_or_pad(clip, round(output.seconds * clip.sample_rate))
+        return normalise(clip, output.target_lufs, output.true_peak_ceiling_db)
+
+    def _score(self, prompt: str, clip: Clip, loudness: LoudnessReport) -> ScoreCard:
+        """Measurements of a finished clip; the CLAP score is against the prompt as asked."""
+        clap_score, clap = None, self.parts.metric_clap
+        if clap is not None:
+            text, audio = clap.encode_text([prompt]), clap.encode_audio([clip])  # (1, dim) each
+            clap_score = float((text * audio).sum())
+        return ScoreCard(loudness.lufs, loudness.true_peak_db, clip.seconds, clap_score)

@@ -1,0 +1,388 @@
+"""The studio: turns a preset into working parts and offers the verbs that everything above calls.
+
+Composition root: the only place where presets, weights and networks meet. Nothing is imported or
+loaded before it is needed; a part is built on first use and kept by its configuration, so stages
+share everything but their backbone. One lock guards the models; it is held for one solver step at
+a time, so several users take turns and a request that is dropped blocks nobody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttmpref import __version__, assets
+from ttmpref.audio import check_suffix, encode_clip, write_files
+from ttmpref.config import FrozenConfig, Preset, StageConfig, load_preset
+from ttmpref.types import (
+    Generation,
+    GenerationRequest,
+    InvalidRequest,
+    MissingWeights,
+    Progress,
+    Settings,
+    StageInfo,
+    TtmprefError,
+)
+
+if TYPE_CHECKING:
+    from ttmpref.autoencoder import MelAutoencoder
+    from ttmpref.encoders.clap import ClapEncoder
+    from ttmpref.generator import Generator, TextFeatures
+
+logger = logging.getLogger(__name__)
+
+RANDOM_SEED_BITS = 31
+MAX_THREADS = 8  # more threads make networks of this size slower, not faster
+SIDECAR_FORMAT = 1
+
+
+def sidecar_path(audio_path: Path | str) -> Path:
+    """Where the record of an audio file lies: `clip.wav` -> `clip.json`."""
+    return Path(audio_path).with_suffix(".json")
+
+
+class Studio:
+    """Working parts of one preset behind a handful of verbs; safe to share between threads."""
+
+    def __init__(self, preset: Preset, device: str = "auto") -> None:
+        self.preset = preset
+        self._wanted_device = device
+        self._parts: dict[Any, Any] = {}
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, preset: str = "demo", device: str = "auto") -> Studio:
+        """A studio for a shipped preset or a preset file. Loads no weights and imports no torch.
+
+        Args:
+            device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<number>".
+
+        Raises:
+            ConfigError: unknown preset or a mistake in its file.
+            InvalidRequest: unknown device.
+        """
+        name, _, number = device.partition(":")
+        if name not in ("auto", "cpu", "cuda") or number and not number.isdecimal():
+            raise InvalidRequest(f"device is {device!r}; accepted: auto, cpu, cuda, cuda:<number>")
+        return cls(load_preset(preset), device)
+
+    @property
+    def settings(self) -> Settings:
+        """Default values of requests."""
+        return self.preset.settings
+
+    def stages(self) -> tuple[StageInfo, ...]:
+        """All stages of the preset; those that cannot be used say why."""
+        return tuple(
+            StageInfo(
+                name=stage.name,
+                title=stage.title,
+                head=stage.head,
+                parent=stage.parent,
+                missing=self._missing(stage),
+                notes=stage.notes,
+            )
+            for stage in self.preset.stages
+        )
+
+    def _missing(self, stage: StageConfig) -> str | None:
+        """Why a stage cannot be used, or None; looks at files without reading them."""
+        if stage.unavailable is not None:
+            return stage.unavailable
+        try:
+            for uri in self._weights_of(stage):
+                assets.locate(uri)
+        except MissingWeights as error:
+            return str(error)
+        return None
+
+    def _weights_of(self, stage: StageConfig) -> tuple[str, ...]:
+        """URIs of everything a stage needs, without repeats."""
+        preset = self.preset
+        uris = (
+            preset.text_encoder.folder,
+            preset.conditioning_clap.folder,
+            preset.metric_clap.folder,
+            preset.autoencoder.vae_weights,
+            preset.autoencoder.vocoder.weights,
+            *(() if stage.weights is None else (stage.weights,)),
+        )
+        return tuple(dict.fromkeys(uris))
+
+    def request(self, prompt: str, **overrides: Any) -> GenerationRequest:
+        """A checked request; what is not given, or given as None, takes the preset's default.
+
+        Args:
+            prompt: description of the music.
+            overrides: fields of `GenerationRequest`; a seed of None is drawn at random.
+
+        Raises:
+            InvalidRequest: a value lies outside what is accepted.
+            MissingWeights: the stage cannot be used; the message is the reason.
+        """
+        settings = self.settings
+        values = {
+            "seed": secrets.randbits(RANDOM_SEED_BITS),
+            "stage": settings.stage,
+            "score": settings.score,
+            "guidance": settings.guidance,
+            "num_steps": settings.num_steps,
+            "negative_prompt": settings.negative_prompt,
+        }
+        values.update((key, value) for key, value in overrides.items() if value is not None)
+        request = GenerationRequest(prompt=prompt, **values)
+        self._check(request)
+        return request
+
+    def _check(self, request: GenerationRequest) -> None:
+        """Raise unless the request's stage exists and can be used."""
+        missing = self._missing(self.preset.stage(request.stage))
+        if missing is not None:
+            raise MissingWeights(f"stage {request.stage!r} cannot be used: {missing}")
+
+    def stream(self, request: GenerationRequest) -> Iterator[Progress | Generation]:
+        """Progress after every solver step, then one generation per variation.
+
+        Closing the iterator stops the work within one step. It may be advanced from different
+        threads, one at a time.
+        """
+        self._check(request)
+        if ("stage", request.stage) not in self._parts:
+            yield Progress(0, request.num_steps, "loading the weights")
+        with self._lock:
+            steps = self._generator(request.stage).stream(request)
+        try:
+            while True:
+                with self._lock:
+                    item = next(steps, None)
+                if item is None:
+                    return
+                yield item
+        finally:
+            steps.close()
+
+    def generate(
+        self, request: GenerationRequest, on_progress: Callable[[Progress], None] | None = None
+    ) -> list[Generation]:
+        """All variations of a request, in order of their seeds."""
+        finished = []
+        for item in self.stream(request):
+            if isinstance(item, Generation):
+                finished.append(item)
+            elif on_progress is not None:
+                on_progress(item)
+        return finished
+
+    def save(self, generation: Generation, path: Path | str) -> Path:
+        """Write the audio (WAV, FLAC or MP3 by suffix) and its sidecar `<name>.json`.
+
+        Both are whole or neither is there; the sidecar appears last.
+
+        Raises:
+            InvalidRequest: unknown suffix.
+            OutputError: the folder cannot be written or the disk is full.
+        """
+        path = Path(path)
+        check_suffix(path.suffix)
+        sidecar = json.dumps(generation.sidecar(), indent=2, ensure_ascii=False) + "\n"
+        audio = encode_clip(generation.clip, path.suffix)
+        write_files({path: audio, sidecar_path(path): sidecar.encode("utf-8")})
+        return path
+
+    def replay(
+        self,
+        sidecar: Path | str,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> list[Generation]:
+        """The clip of a sidecar again: sample for sample on the same machine and versions.
+
+        A clip that was one of several variations is made again among the same ones, because a
+        processor rounds differently in batches of different size. Logs a warning for every
+        weight file, version or device that differs from the sidecar's.
+
+        Returns:
+            A list of the one generation.
+
+        Raises:
+            InvalidRequest: not a sidecar, or one of another preset.
+        """
+        request, provenance = read_sidecar(sidecar)
+        if provenance.get("preset") != self.preset.name:
+            raise InvalidRequest(
+                f"{sidecar}: made with preset {provenance.get('preset')!r}; "
+                f"the open preset is {self.preset.name!r}"
+            )
+        batch = provenance.get("batch", {"seed": request.seed, "variations": 1, "index": 0})
+        whole = dataclasses.replace(request, seed=batch["seed"], variations=batch["variations"])
+        again = self.generate(whole, on_progress)[batch["index"]]
+        for difference in _differences(provenance, again.provenance):
+            logger.warning("%s: %s", sidecar, difference)
+        return [again]
+
+    def warm_up(self) -> None:
+        """Load the default stage and run one solver step, so that the first request is fast.
+
+        Meant for a background thread: a stage that cannot be used is logged, not raised; the first
+        request says so to whom it concerns.
+        """
+        try:
+            self.generate(self.request("warm-up", seed=0, num_steps=1))
+        except TtmprefError as error:
+            logger.warning("not warmed up: %s", error)
+
+    def _part(self, key: Any, build: Callable[[], Any]) -> Any:
+        """The part kept under `key`, built on first use."""
+        with self._lock:
+            if key not in self._parts:
+                self._parts[key] = build()
+            return self._parts[key]
+
+    @property
+    def device(self) -> str:
+        """The device the models run on; asking imports torch."""
+        return self._part("device", lambda: _prepare_device(self._wanted_device))
+
+    def _generator(self, stage_name: str) -> Generator:
+        stage = self.preset.stage(stage_name)
+        return self._part(("stage", stage_name), lambda: self._build_generator(stage))
+
+    def _build_generator(self, stage: StageConfig) -> Generator:
+        """Everything a stage needs; the parts it shares come from the cache."""
+        from ttmpref.generator import Generator, GeneratorParts
+
+        parts = GeneratorParts(
+            text_features=self._text_features(),
+            autoencoder=self._autoencoder(),
+            backbone=self._build_backbone(stage),
+            metric_clap=self._clap(self.preset.metric_clap),
+            device=self.device,
+            provenance=self._provenance(stage),
+        )
+        return Generator(self.preset, parts)
+
+    def _build_backbone(self, stage: StageConfig) -> Any:
+        from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
+
+        backbone = FluxAudio(self.preset.backbone, stage.head)
+        load_backbone_state(backbone, assets.load_tensors(stage.weights))
+        return backbone.to(self.device).eval().requires_grad_(False)
+
+    def _text_features(self) -> TextFeatures:
+        from ttmpref.generator import TextFeatures
+
+        clap = self._clap(self.preset.conditioning_clap)
+        return self._part("text features", lambda: TextFeatures(self._text_encoder(), clap))
+
+    def _text_encoder(self) -> Any:
+        from ttmpref.encoders.t5 import T5TextEncoder
+
+        return self._encoder(T5TextEncoder, self.preset.text_encoder)
+
+    def _clap(self, config: FrozenConfig) -> ClapEncoder:
+        from ttmpref.encoders.clap import ClapEncoder
+
+        return self._encoder(ClapEncoder, config)
+
+    def _encoder(self, encoder_class: type[Any], config: Any) -> Any:
+        """An encoder from its verified folder; two roles with one configuration share it."""
+
+        def build() -> Any:
+            assets.verify(config.folder)
+            return encoder_class(config, assets.locate(config.folder), self.device)
+
+        return self._part(config, build)
+
+    def _autoencoder(self) -> MelAutoencoder:
+        from ttmpref.autoencoder import MelAutoencoder
+
+        config = self.preset.autoencoder
+        return self._part(
+            config, lambda: MelAutoencoder.load(config, assets.load_tensors).to(self.device)
+        )
+
+    def _provenance(self, stage: StageConfig) -> dict[str, Any]:
+        """What a sidecar says about how a clip was made."""
+        hashes: dict[str, str] = {}
+        for uri in self._weights_of(stage):
+            hashes.update(assets.hashes(uri))
+        return {
+            "preset": self.preset.name,
+            "stage": stage.name,
+            "head": stage.head,
+            "prompt_prefix": self.preset.sampling.prompt_prefix,
+            "weights": hashes,
+            "versions": {
+                "ttmpref": __version__,
+                "torch": version("torch"),
+                "transformers": version("transformers"),
+            },
+            "device": self.device,
+        }
+
+
+def read_sidecar(path: Path | str) -> tuple[GenerationRequest, dict[str, Any]]:
+    """Request and provenance of a sidecar file.
+
+    Raises:
+        InvalidRequest: the file is not a sidecar, or its request is not acceptable.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"sidecar {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InvalidRequest(f"sidecar {path}: not JSON ({error})") from None
+    if not isinstance(data, dict) or data.get("format") != SIDECAR_FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise InvalidRequest(f"sidecar {path}: format {found!r}; {SIDECAR_FORMAT} is accepted")
+    try:
+        provenance = dict(data["provenance"])
+        batch = provenance.get("batch")
+        if batch is not None:
+            names = ("seed", "variations", "index")
+            provenance["batch"] = {name: int(batch[name]) for name in names}
+        return GenerationRequest(**data["request"]), provenance
+    except InvalidRequest as error:
+        raise InvalidRequest(f"sidecar {path}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidRequest(f"sidecar {path}: incomplete or wrong ({error})") from None
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One sentence per weight file, version, prefix or device that is not what it was."""
+    found = []
+    for kind in ("weights", "versions"):
+        old, new = then.get(kind, {}), now[kind]
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                found.append(f"{name} was {old.get(name)}, is {new.get(name)}")
+    for name in ("prompt_prefix", "device"):
+        if then.get(name) != now[name]:
+            found.append(f"{name} was {then.get(name)!r}, is {now[name]!r}")
+    return found
+
+
+def _prepare_device(wanted: str) -> str:
+    """Resolve "auto", and give torch no more threads than this process may use."""
+    import torch
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(min(allowed or 1, MAX_THREADS, torch.get_num_threads()))
+    has_gpu = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if has_gpu else "cpu"
+    if wanted.startswith("cuda"):
+        count = torch.cuda.device_count() if has_gpu else 0
+        number = int(wanted.partition(":")[2] or 0)
+        if number >= count:
+            raise InvalidRequest(f"device is {wanted!r} but torch sees {count} GPUs; accepted: cpu")
+    return wanted
