@@ -1,0 +1,1 @@
+"""Training: makes the weights that `ttmpref` uses. Run `python -m training --help`."""

@@ -1,0 +1,75 @@
+"""`python -m training <step> --recipe demo`: make the weights of a preset.
+
+`chain` runs every step that is not finished; each step can also be run alone. Steps resume from
+their last checkpoint, so a run may be stopped and started again at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+RecipeOption = Annotated[str, typer.Option(help="Shipped recipe or path of a YAML file.")]
+DataOption = Annotated[Path, typer.Option(help="Corpus and caches (about 25 GB for demo).")]
+RunsOption = Annotated[Path, typer.Option(help="Checkpoints and logs of unfinished runs.")]
+AssetsOption = Annotated[Path | None, typer.Option(help="Default: assets/<preset>.")]
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads of the optimisation.")]
+MinutesOption = Annotated[float | None, typer.Option(help="Stop cleanly after so many minutes.")]
+StepsArgument = Annotated[list[str], typer.Argument(help="`chain` for all steps, or some of them.")]
+
+
+@app.command(help=__doc__)
+def run_steps(
+    steps: StepsArgument,
+    recipe: RecipeOption = "demo",
+    data: DataOption = Path("data"),
+    runs: RunsOption = Path("runs"),
+    assets: AssetsOption = None,
+    threads: ThreadsOption = 2,
+    minutes: MinutesOption = None,
+) -> None:
+    import torch
+
+    from training import chain
+    from training.recipe import load_recipe
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    chosen = load_recipe(recipe)
+    if unknown := [step for step in steps if step not in ("chain", *chain.STEPS)]:
+        raise typer.BadParameter(f"{unknown[0]!r}; accepted: chain, {', '.join(chain.STEPS)}")
+    place = chain.Workplace(
+        recipe=chosen,
+        data=data,
+        runs=runs / chosen.name,
+        assets=assets or Path(__file__).parent.parent / "assets" / chosen.preset,
+        workers=threads,
+        max_minutes=minutes,
+    )
+    chain.chain(place, chain.STEPS if "chain" in steps else tuple(steps))
+
+
+def main() -> None:
+    """Entry point: one-line errors for what a user can mend."""
+    from ttmpref.types import TtmprefError
+
+    try:
+        app()
+    except TtmprefError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

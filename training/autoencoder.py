@@ -1,0 +1,279 @@
+"""Training of the demo's mel VAE and of its inverse-STFT vocoder.
+
+The VAE minimises the L1 distance of standardised mels plus a small KL term. The vocoder minimises
+spectral distances at several resolutions; later it hears mels as the trained VAE decodes them (it
+then learns to undo their blur), and two-dimensional spectrogram discriminators join with hinge
+losses and feature matching (as in Vocos and EnCodec).
+
+Shapes: waveform (B, S), mel (B, M, frames), latents (B, C, N).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from training.data import Corpus
+from training.loop import Average, draws, write_aside
+from training.recipe import VAERecipe, VocoderRecipe
+from ttmpref.config import AutoencoderConfig
+from ttmpref.models.istft_vocoder import ISTFTVocoder
+from ttmpref.models.mel import LogMel
+from ttmpref.models.mel_vae import MelVAE
+
+
+def save_half(weights: dict[str, Tensor], path: Path) -> None:
+    """Half-precision safetensors, written aside and renamed."""
+    half = {k: v.detach().half().contiguous() for k, v in weights.items()}
+    write_aside(path, lambda aside: save_file(half, aside))
+
+
+def mel_statistics(corpus: Corpus, log_mel: LogMel, windows: int = 256) -> tuple[Tensor, Tensor]:
+    """Per-band mean and standard deviation, each (1, M, 1), over fixed 2 s windows."""
+    mels = log_mel(corpus.fixed_windows(windows, 2 * log_mel.config.sample_rate))
+    return mels.mean((0, 2))[None, :, None], mels.std((0, 2))[None, :, None]
+
+
+class VAEJob:
+    """Mel VAE on random crops."""
+
+    name = "vae"
+
+    def __init__(
+        self, recipe: VAERecipe, config: AutoencoderConfig, corpora: tuple[Corpus, Corpus]
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.config = recipe, config
+        self.train_corpus, self.held_out = corpora
+        self.log_mel = LogMel(config.mel)
+        self.vae = MelVAE(config.vae)
+        mean, std = mel_statistics(self.train_corpus, self.log_mel)
+        self.vae.data_mean.copy_(mean)
+        self.vae.data_std.copy_(std)
+        self.average = Average(self.vae, recipe.ema_decay)
+        self.optimizer = AdamW(
+            self.vae.parameters(), betas=(0.9, 0.99), weight_decay=recipe.weight_decay
+        )
+        self.samples = recipe.frames * config.mel.hop_length
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"vae": self.vae, "average": self.average}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"all": self.optimizer}
+
+    def _losses(self, waveform: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        with torch.no_grad():
+            mel = self.log_mel(waveform)
+        mean, std = self.vae.encode(mel)
+        latents = mean + std * torch.randn(mean.shape, generator=generator)
+        error = (self.vae.decode(latents) - mel) / self.vae.data_std
+        divergence = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log())
+        return {"mel": error.abs().mean(), "kl": divergence.mean()}
+
+    def train_step(self, step: int) -> dict[str, float]:
+        generator = draws(self.recipe.seed, "vae", step)
+        waveform = self.train_corpus.windows(self.recipe.batch, self.samples, generator)
+        losses = self._losses(waveform, generator)
+        self.optimizer.zero_grad()
+        (losses["mel"] + self.recipe.kl_weight * losses["kl"]).backward()
+        nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        self.optimizer.step()
+        self.average.update(self.vae)
+        return {name: loss.item() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def validate(self, step: int) -> dict[str, float]:
+        waveform = self.held_out.fixed_windows(32, self.samples)
+        losses = self._losses(waveform, draws(self.recipe.seed, "vae validation", 0))
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def export(self, path: Path) -> None:
+        save_half(self.average.weights(), path)
+
+
+class SpectrogramDiscriminator(nn.Module):
+    """Judges patches of a log-magnitude spectrogram at one resolution."""
+
+    def __init__(self, n_fft: int, width: int = 16) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        sizes = [(1, width), (width, width), (width, 2 * width), (2 * width, 2 * width)]
+        self.layers = nn.ModuleList(
+            nn.utils.parametrizations.weight_norm(
+                nn.Conv2d(a, b, (5, 3), stride=(2, 2 if i in (1, 2) else 1), padding=(2, 1))
+            )
+            for i, (a, b) in enumerate(sizes)
+        )
+        self.out = nn.utils.parametrizations.weight_norm(nn.Conv2d(sizes[-1][1], 1, 3, padding=1))
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, S) to patch scores and the hidden features of every layer."""
+        x = log_magnitude(waveform, self.n_fft, self.window)[:, None]  # (B, 1, F, frames)
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            features.append(x)
+        return self.out(x), features
+
+
+def log_magnitude(waveform: Tensor, n_fft: int, window: Tensor, floor: float = 1e-4) -> Tensor:
+    """(B, S) to (B, F, frames) natural log magnitude, floored; hop is n_fft / 4."""
+    spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
+    power = spectrum.real.square() + spectrum.imag.square()
+    return 0.5 * (power / window.square().sum() + floor**2).log()
+
+
+class SpectralLoss(nn.Module):
+    """Mean log-magnitude L1 and spectral convergence over several resolutions."""
+
+    def __init__(self, sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096)) -> None:
+        super().__init__()
+        self.sizes = sizes
+        for size in sizes:
+            self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
+
+    def forward(self, made: Tensor, real: Tensor) -> Tensor:
+        total = made.new_zeros(())
+        for size in self.sizes:
+            window = getattr(self, f"window{size}")
+            a, b = log_magnitude(made, size, window), log_magnitude(real, size, window)
+            linear_a, linear_b = a.exp(), b.exp()
+            convergence = (linear_a - linear_b).norm() / linear_b.norm()
+            total = total + (a - b).abs().mean() + 0.5 * convergence
+        return total / len(self.sizes)
+
+
+class VocoderJob:
+    """Spectral losses first, adversary later."""
+
+    name = "vocoder"
+    DISCRIMINATOR_SIZES = (512, 1024, 2048)
+
+    def __init__(
+        self,
+        recipe: VocoderRecipe,
+        config: AutoencoderConfig,
+        corpora: tuple[Corpus, Corpus],
+        vae_path: Path,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.config, self.vae_path = recipe, config, vae_path
+        self.train_corpus, self.held_out = corpora
+        self.log_mel = LogMel(config.mel)
+        self.vocoder = ISTFTVocoder(config.vocoder)
+        self.average = Average(self.vocoder, recipe.ema_decay)
+        self.discriminators = nn.ModuleList(
+            SpectrogramDiscriminator(size) for size in self.DISCRIMINATOR_SIZES
+        )
+        self.spectral = SpectralLoss()
+        self.vae: MelVAE | None = None
+        betas = (0.8, 0.99)
+        self.optimizer = AdamW(
+            self.vocoder.parameters(), betas=betas, weight_decay=recipe.weight_decay
+        )
+        self.adversary = AdamW(self.discriminators.parameters(), betas=betas, weight_decay=0.0)
+        self.samples = recipe.frames * config.mel.hop_length
+
+    def modules(self) -> dict[str, nn.Module]:
+        names = ("vocoder", "average", "discriminators")
+        return {name: getattr(self, name) for name in names}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"vocoder": self.optimizer, "adversary": self.adversary}
+
+    def _decoded(self, waveform: Tensor) -> Tensor:
+        """Mel as the shipped VAE reconstructs it."""
+        if self.vae is None:
+            self.vae = load_vae(self.config, self.vae_path)
+        return self.vae.decode(self.vae.encode(self.log_mel(waveform))[0])
+
+    def _mel_and_target(self, waveform: Tensor, decoded: bool) -> tuple[Tensor, Tensor]:
+        """Input mel and the audio behind it.
+
+        Decoded mels need context around the crop, so windows are drawn with a margin that is cut
+        off again; it is a whole number of latents.
+        """
+        hop, margin = self.config.mel.hop_length, self.margin
+        mel = self._decoded(waveform) if decoded else self.log_mel(waveform)
+        inner = slice(margin, margin + self.recipe.frames)
+        return mel[:, :, inner], waveform[:, inner.start * hop : inner.stop * hop]
+
+    @property
+    def margin(self) -> int:
+        """Mel frames before and after a crop."""
+        return 8 * self.config.vae.frames_per_latent
+
+    def _reconstruction(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+        mel = (self.log_mel(made) - self.log_mel(real)).abs().mean()
+        return {"spectral": self.spectral(made, real), "mel": mel}
+
+    def train_step(self, step: int) -> dict[str, float]:
+        recipe = self.recipe
+        generator = draws(recipe.seed, "vocoder", step)
+        length = self.samples + 2 * self.margin * self.config.mel.hop_length
+        waveform = self.train_corpus.windows(recipe.batch, length, generator)
+        with torch.no_grad():
+            mel, real = self._mel_and_target(waveform, step >= recipe.decoded_from)
+        made = self.vocoder.overlap_add(self.vocoder.spectrum(mel))
+        losses = self._reconstruction(made, real)
+        total = recipe.spectral_weight * losses["spectral"] + recipe.mel_weight * losses["mel"]
+        if step >= recipe.adversarial_from:
+            losses |= self._discriminator_step(made.detach(), real)
+            fooling = self._generator_terms(made, real)
+            total = total + recipe.adversarial_weight * fooling["adversarial"]
+            total = total + recipe.feature_weight * fooling["feature"]
+            losses |= fooling
+        self.optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.vocoder.parameters(), 10.0)
+        self.optimizer.step()
+        self.average.update(self.vocoder)
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def _discriminator_step(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+        loss = made.new_zeros(())
+        for judge in self.discriminators:
+            loss = loss + F.relu(1 - judge(real)[0]).mean() + F.relu(1 + judge(made)[0]).mean()
+        self.adversary.zero_grad()
+        loss.backward()
+        self.adversary.step()
+        return {"discriminator": loss.detach() / len(self.discriminators)}
+
+    def _generator_terms(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+        adversarial, feature = made.new_zeros(()), made.new_zeros(())
+        for judge in self.discriminators:
+            with torch.no_grad():
+                wanted = judge(real)[1]
+            score, features = judge(made)
+            adversarial = adversarial - score.mean()
+            for a, b in zip(features, wanted, strict=True):
+                feature = feature + (a - b).abs().mean() / (b.abs().mean() * len(wanted))
+        count = len(self.discriminators)
+        return {"adversarial": adversarial / count, "feature": feature / count}
+
+    @torch.no_grad()
+    def validate(self, step: int) -> dict[str, float]:
+        length = self.samples + 2 * self.margin * self.config.mel.hop_length
+        waveform = self.held_out.fixed_windows(32, length)
+        mel, real = self._mel_and_target(waveform, step >= self.recipe.decoded_from)
+        losses = self._reconstruction(self.vocoder(mel), real)
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def export(self, path: Path) -> None:
+        save_half(self.average.weights(), path)
+
+
+def load_vae(config: AutoencoderConfig, path: Path) -> MelVAE:
+    """The trained VAE, folded and frozen."""
+    from safetensors.torch import load_file
+
+    vae = MelVAE(config.vae)
+    vae.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return vae.fold_().eval().requires_grad_(False)

@@ -1,0 +1,107 @@
+"""What training reads: the corpus as one memory-mapped array per split, and cached features.
+
+The corpus stays FLAC on disk for people; networks want random windows at memory speed, so each split
+is decoded once into `waveforms.<split>.npy`, (pieces, samples) int16 mono. Decoding is resumable per
+piece: a piece is marked done only after its row is written.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from training.corpus import PieceRecord, load_index
+from ttmpref.audio import read_clip
+
+INT16 = 32_767.0
+
+
+def _decode(job: tuple[Path, Path, int, int]) -> None:
+    """Write one piece into its row of the split's array."""
+    source, target, row, samples = job
+    mono = read_clip(source).mono
+    if mono.shape[0] != samples:
+        raise ValueError(f"{source}: {mono.shape[0]} samples, expected {samples}")
+    array = open_memmap(target, mode="r+")
+    array[row] = np.rint(mono.clip(-1.0, 1.0) * INT16).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One split of a built corpus.
+
+    Attributes:
+        folder: where `python -m training corpus` wrote.
+        split: "train", "validation" or "evaluation".
+    """
+
+    folder: Path
+    split: str
+
+    @cached_property
+    def pieces(self) -> list[PieceRecord]:
+        return [piece for piece in load_index(self.folder) if piece.split == self.split]
+
+    @cached_property
+    def captions(self) -> list[tuple[str, ...]]:
+        return [tuple(piece.captions) for piece in self.pieces]
+
+    @cached_property
+    def waveforms(self) -> np.ndarray:
+        """(pieces, samples) int16, memory-mapped; decoded on first use."""
+        path = self.folder / "cache" / f"waveforms.{self.split}.npy"
+        if not path.exists():
+            self._decode_all(path)
+        return np.load(path, mmap_mode="r")
+
+    def _decode_all(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples = round(self.pieces[0].seconds * 44_100)
+        aside, done = path.with_suffix(".part.npy"), path.with_suffix(".done.npy")
+        shape = (len(self.pieces), samples)
+        if not (aside.exists() and done.exists()):
+            open_memmap(aside, mode="w+", dtype=np.int16, shape=shape).flush()
+            open_memmap(done, mode="w+", dtype=np.bool_, shape=shape[:1]).flush()
+        marks = open_memmap(done, mode="r+")
+        todo = [row for row in range(shape[0]) if not marks[row]]
+        jobs = [(self.folder / self.pieces[row].file, aside, row, samples) for row in todo]
+        with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for row, _ in zip(todo, pool.map(_decode, jobs, chunksize=8), strict=True):
+                marks[row] = True
+        done.unlink()
+        os.replace(aside, path)
+
+    def windows(self, count: int, samples: int, generator: torch.Generator) -> Tensor:
+        """(count, samples) float32 random windows of random pieces."""
+        rows, starts = self.draw(count, samples, generator)
+        return self.cut(rows, starts, samples)
+
+    def draw(
+        self, count: int, samples: int, generator: torch.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and start samples of `count` random windows."""
+        total, length = self.waveforms.shape
+        rows = torch.randint(total, (count,), generator=generator).numpy()
+        starts = torch.randint(length - samples + 1, (count,), generator=generator).numpy()
+        return rows, starts
+
+    def cut(self, rows: np.ndarray, starts: np.ndarray, samples: int) -> Tensor:
+        """(B, samples) float32 windows at the given places."""
+        pairs = zip(rows, starts, strict=True)
+        windows = np.stack([self.waveforms[row, start : start + samples] for row, start in pairs])
+        return torch.from_numpy(windows.astype(np.float32) / INT16)
+
+    def fixed_windows(self, count: int, samples: int) -> Tensor:
+        """(count, samples) evenly chosen windows: the same ones every time."""
+        total, length = self.waveforms.shape
+        rows = np.linspace(0, total - 1, count).round().astype(int)
+        starts = (np.arange(count) * 7919 * 512) % (length - samples + 1)
+        return self.cut(rows, starts, samples)

@@ -1,0 +1,80 @@
+"""Frozen features that the backbone trains on: latent posteriors and encoded captions.
+
+Encoded once and memory-mapped in half precision: text features are kept per caption, latents per
+piece, so nothing is stored twice (the reference repeats the text features for every clip).
+
+Shapes: latents (pieces, 2, N, C) mean and standard deviation, text (captions, T, D), pooled
+(captions, E).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from training.data import Corpus
+from training.loop import write_aside
+from ttmpref.protocols import AudioTextEncoder, TextEncoder
+
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _cached(path: Path, total: int, chunk: int, make: Callable[[int, int], Tensor]) -> np.ndarray:
+    """Memory-mapped fp16 rows; `make(start, stop)` gives rows start..stop."""
+
+    def save(aside: Path) -> None:
+        array = None
+        for start in range(0, total, chunk):
+            rows = make(start, min(start + chunk, total)).numpy().astype(np.float16)
+            if array is None:
+                shape = (total, *rows.shape[1:])
+                array = open_memmap(aside, mode="w+", dtype=np.float16, shape=shape)
+            array[start : start + len(rows)] = rows
+        array.flush()
+
+    if not path.exists():
+        write_aside(path, save)
+    return np.load(path, mmap_mode="r")
+
+
+@torch.inference_mode()
+def latent_features(corpus: Corpus, encode: Encode, folder: Path) -> np.ndarray:
+    """(pieces, 2, N, C): posterior mean and standard deviation of whole pieces.
+
+    Args:
+        encode: (B, S) audio to posterior mean and standard deviation, each (B, C, N).
+    """
+    total, samples = corpus.waveforms.shape
+
+    def make(start: int, stop: int) -> Tensor:
+        waveform = corpus.cut(np.arange(start, stop), np.zeros(stop - start, int), samples)
+        return torch.stack(encode(waveform), dim=1).transpose(2, 3)
+
+    return _cached(folder / f"latents.{corpus.split}.npy", total, 4, make)
+
+
+@torch.inference_mode()
+def caption_features(
+    corpus: Corpus, text: TextEncoder, clap: AudioTextEncoder, folder: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sequence features, pooled features, and the first caption's row of every piece."""
+    captions = [caption for piece in corpus.captions for caption in piece]
+    firsts = np.cumsum([0, *(len(piece) for piece in corpus.captions)])
+    sequence = _cached(
+        folder / f"text.{corpus.split}.npy",
+        len(captions),
+        128,
+        lambda a, b: text.encode(captions[a:b]),
+    )
+    pooled = _cached(
+        folder / f"pooled.{corpus.split}.npy",
+        len(captions),
+        128,
+        lambda a, b: clap.encode_text(captions[a:b]),
+    )
+    return sequence, pooled, firsts

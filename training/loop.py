@@ -1,0 +1,226 @@
+"""One optimisation loop for every network: exact resume, JSONL log, atomic checkpoints.
+
+A `Job` owns its networks, optimisers and one training step; the loop owns time. All random draws of
+a job come from `draws(seed, purpose, step)`, so they are functions of the step alone: a run that was
+killed and resumed takes the same batches and the same noise as one that was not, and ends with the
+same bits on the same CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+log = logging.getLogger(__name__)
+
+
+class Job(Protocol):
+    """What the loop needs to know of a training."""
+
+    name: str
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything with tensors to keep, trained or averaged."""
+        ...
+
+    def optimizers(self) -> dict[str, Optimizer]: ...
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """Update the networks once; returns named scalars for the log."""
+        ...
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Named scalars on held-out data; must not draw from any shared random state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Pace of a run.
+
+    Attributes:
+        steps: optimiser updates of the whole run.
+        learning_rate: peak value, reached after `warm_up` updates.
+        decay_from: fraction of the run after which the rate falls linearly to `final_fraction`.
+    """
+
+    steps: int
+    learning_rate: float
+    warm_up: int = 100
+    decay_from: float = 0.7
+    final_fraction: float = 0.05
+
+    def rate(self, step: int) -> float:
+        """Learning rate of update `step` (0-based)."""
+        start = self.decay_from * self.steps
+        decay = 1.0
+        if step > start:
+            done = (step - start) / max(1.0, self.steps - start)
+            decay = 1.0 - (1.0 - self.final_fraction) * min(1.0, done)
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warm_up)) * decay
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often the loop writes, and when it must stop."""
+
+    log_every: int = 25
+    checkpoint_every: int = 250
+    validate_every: int = 500
+    max_minutes: float | None = None
+
+
+def _entropy(seed: int, purpose: str, step: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), step])
+
+
+def draws(seed: int, purpose: str, step: int) -> torch.Generator:
+    """Torch generator that depends on (seed, purpose, step) alone."""
+    state = _entropy(seed, purpose, step).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def numpy_draws(seed: int, purpose: str, step: int) -> np.random.Generator:
+    """NumPy generator that depends on (seed, purpose, step) alone."""
+    return np.random.default_rng(_entropy(seed, purpose, step))
+
+
+def write_aside(path: Path, save: Any) -> None:
+    """Call `save(temporary path)` and rename: `path` is whole or absent, never half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Indented JSON, written aside and renamed."""
+    write_aside(path, lambda p: p.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n"))
+
+
+def _state(job: Job, step: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "modules": {name: module.state_dict() for name, module in job.modules().items()},
+        "optimizers": {name: opt.state_dict() for name, opt in job.optimizers().items()},
+    }
+
+
+def load_checkpoint(job: Job, folder: Path) -> int:
+    """Restore `job` from its folder; returns the number of finished updates (0 when fresh)."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for name, module in job.modules().items():
+        module.load_state_dict(state["modules"][name])
+    for name, optimizer in job.optimizers().items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    return state["step"]
+
+
+class RunLog:
+    """`log.jsonl` of a run; a resumed run drops the lines past its checkpoint first."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if line and json.loads(line)["step"] <= step]
+        write_aside(path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
+
+    def add(self, **values: Any) -> None:
+        rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(rounded) + "\n")
+
+
+def run(job: Job, schedule: Schedule, folder: Path, pace: Pace | None = None) -> int:
+    """Train until `schedule.steps` or the time limit; returns the number of finished updates.
+
+    A non-finite loss stops the run with the last checkpoint intact.
+
+    Raises:
+        FloatingPointError: a logged value is not finite.
+    """
+    pace = pace or Pace()
+    step = load_checkpoint(job, folder)
+    record = RunLog(folder / "log.jsonl", step)
+    began, sums, count = time.monotonic(), {}, 0
+    log.info("%s: from update %d of %d", job.name, step, schedule.steps)
+    while step < schedule.steps and not _out_of_time(began, pace):
+        for optimizer in job.optimizers().values():
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+        values = job.train_step(step)
+        step, count = step + 1, count + 1
+        sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
+        if step % pace.log_every == 0:
+            means = {key: value / count for key, value in sums.items()}
+            if not all(map(math.isfinite, means.values())):
+                raise FloatingPointError(f"{job.name}: update {step}: {means}")
+            record.add(step=step, seconds=round(time.monotonic() - began, 1), **means)
+            log.info("%s %d/%d %s", job.name, step, schedule.steps, _words(means))
+            sums, count = {}, 0
+        if step % pace.validate_every == 0 or step == schedule.steps:
+            record.add(step=step, **{f"val_{k}": v for k, v in job.validate(step).items()})
+        if step % pace.checkpoint_every == 0:
+            save_checkpoint(job, step, folder)
+    save_checkpoint(job, step, folder)
+    return step
+
+
+def save_checkpoint(job: Job, step: int, folder: Path) -> None:
+    """Whole resumable state, replaced atomically."""
+    write_aside(folder / "checkpoint.pt", lambda path: torch.save(_state(job, step), path))
+
+
+def _out_of_time(began: float, pace: Pace) -> bool:
+    return pace.max_minutes is not None and time.monotonic() - began > 60 * pace.max_minutes
+
+
+def _words(values: dict[str, float]) -> str:
+    return " ".join(f"{key}={value:.4g}" for key, value in values.items())
+
+
+class Average(nn.Module):
+    """Exponential moving average of a network's floating tensors, warmed up like a mean.
+
+    The decay of update k is min(decay, (1 + k) / (10 + k)), so early weights are forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.names = list(network.state_dict())
+        for index, tensor in enumerate(network.state_dict().values()):
+            self.register_buffer(f"t{index}", tensor.detach().clone())
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates.item()) / (10 + self.updates.item()))
+        live = list(network.state_dict().values())
+        mine = [getattr(self, f"t{index}") for index in range(len(live))]
+        pairs = [(m, v) for m, v in zip(mine, live, strict=True) if v.is_floating_point()]
+        torch._foreach_lerp_([m for m, _ in pairs], [v for _, v in pairs], 1 - decay)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """State dict of the averaged network."""
+        return {name: getattr(self, f"t{index}") for index, name in enumerate(self.names)}
