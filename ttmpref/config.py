@@ -63,6 +63,13 @@ class MelVAEConfig(FrozenConfig):
     blocks_per_level: int = Field(2, gt=0)
     downsample_levels: tuple[int, ...] = (0,)
 
+    @model_validator(mode="after")
+    def _levels_exist(self) -> MelVAEConfig:
+        last = len(self.multipliers) - 1
+        if any(not 0 <= level < last for level in self.downsample_levels):
+            raise ValueError(f"downsample_levels must lie in 0..{last - 1}, below the last level")
+        return self
+
     @property
     def frames_per_latent(self) -> int:
         """Mel frames behind one latent frame."""

@@ -1,0 +1,1 @@
+"""Tests; a regular package, because some dependencies install a `tests` of their own."""
