@@ -1,0 +1,77 @@
+"""The web app: `build_app(studio)` lays it out, `launch` serves it; one file per tab.
+
+Nothing here imports torch. Handlers translate between the page and the Studio's verbs and compute
+nothing themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from html import escape
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is first used
+
+import gradio as gr  # noqa: E402
+
+from ttmpref.studio import Studio  # noqa: E402
+from ttmpref.ui.about import build_about_tab  # noqa: E402
+from ttmpref.ui.clips import MAX_AGE_SECONDS, ClipFolder  # noqa: E402
+from ttmpref.ui.generate import build_generate_tab  # noqa: E402
+from ttmpref.ui.plots import colour_filters  # noqa: E402
+from ttmpref.ui.theme import build_theme  # noqa: E402
+
+STATIC = Path(__file__).parent / "static"
+LONGEST_QUEUE = 32
+
+
+def build_app(studio: Studio) -> gr.Blocks:
+    """The page, not yet served."""
+    folder = ClipFolder()
+    os.environ["GRADIO_TEMP_DIR"] = str(folder.path / "gradio")
+    hourly = (3600, int(MAX_AGE_SECONDS))
+    with gr.Blocks(
+        title="ttmpref · text to music", analytics_enabled=False, delete_cache=hourly
+    ) as app:
+        gr.HTML(_header(studio), elem_id="masthead", js_on_load=None)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Generate", id="generate"):
+                build_generate_tab(studio, folder)
+            with gr.Tab("About", id="about"):
+                build_about_tab(studio)
+    app.allowed_paths = [str(folder.path / "clips")]
+    return app.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
+
+
+def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, share: bool) -> None:
+    """Serve the page until interrupted; the model loads meanwhile in the background."""
+    threading.Thread(target=studio.warm_up, name="warm-up", daemon=True).start()
+    script = (STATIC / "player.js").read_text(encoding="utf-8")
+    app.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        theme=build_theme(),
+        css_paths=STATIC / "app.css",
+        head=f"<script>{script}</script>",
+        allowed_paths=app.allowed_paths,
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=["settings"],
+        show_error=True,
+    )
+
+
+def _header(studio: Studio) -> str:
+    preset = studio.preset
+    return (
+        f"{colour_filters()}"
+        '<header class="masthead"><svg viewBox="0 0 32 32" aria-hidden="true">'
+        '<rect x="3" y="12" width="4" height="8" rx="2"/><rect x="10" y="5" width="4" height="22" '
+        'rx="2"/><rect x="17" y="9" width="4" height="14" rx="2"/><rect x="24" y="2" width="4" '
+        'height="28" rx="2" class="accent"/></svg>'
+        "<div><h1>ttmpref</h1><p>Text to music, shaped by what listeners prefer</p></div>"
+        f'<span class="pill" title="{escape(preset.description)}">{escape(preset.title)} preset'
+        "</span></header>"
+    )

@@ -1,0 +1,126 @@
+"""The About tab: what this preset is, what its words mean, licences, citation, versions."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import gradio as gr
+
+from ttmpref import __version__
+from ttmpref.config import Preset
+from ttmpref.studio import Studio
+from ttmpref.types import StageInfo
+from ttmpref.ui.player import number
+
+PACKAGES = ("torch", "transformers", "gradio", "numpy", "soundfile", "pyloudnorm")
+VOCODER_NAMES = {"istft": "small inverse-STFT vocoder", "bigvgan_v2": "BigVGAN v2 vocoder"}
+WORDS = """
+### Words on these pages
+
+- **Prompt**: what the music should be. **Negative prompt**: what it should move away from.
+- **Seed**: the number from which the random starting noise is drawn. The same seed with the same
+  settings gives the same clip again.
+- **Score s**: how well liked the clip should be, as a number that the model was shown during
+  training. Stages that were trained without it ignore it.
+- **Guidance w**: how closely the clip follows the words, compared with music for no words at all.
+- **Steps** and **solver**: the clip starts as noise and is brought into shape in this many steps.
+- **Stage**: one step of the training chain. Later stages start from the weights of earlier ones.
+- **LUFS**: loudness as people perceive it, averaged over the clip. **dBTP**: the highest level the
+  sound reaches after conversion to analogue; below 0 nothing clips.
+"""
+CITATION = """
+### Citing
+
+The system: *Improving Text-to-Music Generation with Human Preference Rewards*.
+Yonghyun Kim, Junwon Lee, Haiwen Xia, Yinghao Ma, Chris Donahue.
+ICME 2026 Academic Text-to-Music Grand Challenge, arXiv:2606.21670.
+
+```bibtex
+@article{kim2026ttmhumanpref,
+  title   = {Improving Text-to-Music Generation with Human Preference Rewards},
+  author  = {Kim, Yonghyun and Lee, Junwon and Xia, Haiwen and Ma, Yinghao and Donahue, Chris},
+  journal = {arXiv preprint arXiv:2606.21670},
+  year    = {2026}
+}
+```
+
+The reward: *TuneJury: An Open Metric for Improving Music Generation Preference Alignment*.
+Yonghyun Kim, Junwon Lee, Haiwen Xia, Yinghao Ma, Junghyun Koo, Koichi Saito, Yuki Mitsufuji,
+Chris Donahue. arXiv:2606.17006.
+
+```bibtex
+@article{kim2026tunejury,
+  title   = {TuneJury: An Open Metric for Improving Music Generation Preference Alignment},
+  author  = {Kim, Yonghyun and Lee, Junwon and Xia, Haiwen and Ma, Yinghao and Koo, Junghyun and
+             Saito, Koichi and Mitsufuji, Yuki and Donahue, Chris},
+  journal = {arXiv preprint arXiv:2606.17006},
+  year    = {2026}
+}
+```
+"""
+
+
+def build_about_tab(studio: Studio) -> None:
+    """Lay out the tab inside the current `gr.Tab`."""
+    with gr.Column(elem_id="about"):
+        gr.Markdown(preset_text(studio))
+        gr.Markdown(WORDS)
+        gr.Markdown(CITATION)
+        gr.Markdown(versions_text())
+
+
+def preset_text(studio: Studio) -> str:
+    """What the preset says of itself, its numbers and its stages."""
+    preset = studio.preset
+    output = preset.output
+    return "\n".join([
+        f"## The {preset.title} preset",
+        preset.description,
+        "",
+        f"- **Licence of the weights:** {preset.licence}",
+        f"- **Clips:** {output.seconds:g} s at {preset.autoencoder.mel.sample_rate / 1000:g} kHz, "
+        f"levelled to {number(output.target_lufs, 1)} LUFS, true peak at most "
+        f"{number(output.true_peak_ceiling_db, 1)} dBTP",
+        *(f"- **{name}:** {size}" for name, size in _sizes(preset)),
+        "",
+        "| Stage | Made from | Takes a score | State |",
+        "|---|---|---|---|",
+        *(_stage_row(stage, studio.stages()) for stage in studio.stages()),
+    ])  # fmt: skip
+
+
+def _sizes(preset: Preset) -> list[tuple[str, str]]:
+    """(part, how large it is)"""
+    backbone, vae = preset.backbone, preset.autoencoder.vae
+    return [
+        ("Backbone", f"FluxAudio, {backbone.width} wide, {backbone.num_joint_blocks} joint and "
+         f"{backbone.num_fused_blocks} fused blocks"),
+        ("Text encoders", f"T5 with {preset.text_encoder.dim} channels, "
+         f"CLAP with {preset.conditioning_clap.dim}"),
+        ("Sound", f"mel VAE with {vae.latent_channels} channels, "
+         f"{VOCODER_NAMES[preset.autoencoder.vocoder.kind]}"),
+    ]  # fmt: skip
+
+
+def _stage_row(stage: StageInfo, stages: tuple[StageInfo, ...]) -> str:
+    titles = {other.name: other.title for other in stages}
+    cells = (
+        f"**{stage.title}** {stage.notes}".strip(),
+        titles.get(stage.parent or "", "scratch"),
+        "yes" if stage.takes_score else "no",
+        "ready" if stage.available else (stage.missing or ""),
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def versions_text() -> str:
+    """Versions of this package and of those that decide how a clip sounds."""
+    lines = [f"ttmpref {__version__}", *(f"{name} {_version(name)}" for name in PACKAGES)]
+    return "### Versions\n\n" + " · ".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,52 @@
+"""Error translation: what went wrong, in one plain sentence, for the person at the page.
+
+A `TtmprefError` already names the value and the remedy in one line; it is only dressed as a
+sentence. Anything else is our mistake: it goes to the log with its traceback, and the visitor
+reads that it did.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gradio as gr
+
+from ttmpref.types import TtmprefError
+
+logger = logging.getLogger(__name__)
+
+OUR_MISTAKE = "Something went wrong on our side, not yours; the details are in the app's log."
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital first letter and a full stop, on one line."""
+    line = " ".join(text.split())
+    if not line:
+        return ""
+    return line[0].upper() + line[1:] + ("" if line[-1] in ".!?" else ".")
+
+
+def spoken(error: Exception) -> str:
+    """The sentence shown for `error`; unexpected errors are logged on the way."""
+    if isinstance(error, TtmprefError):
+        return sentence(str(error))
+    logger.error("unexpected error in a handler", exc_info=error)
+    return OUR_MISTAKE
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn any error inside the block into a notice on the page."""
+    try:
+        yield
+    except Exception as error:
+        raise gr.Error(spoken(error), title="", print_exception=False) from None
+
+
+def field_at_fault(error: TtmprefError, fields: tuple[str, ...]) -> str | None:
+    """The field whose name (underscores as spaces or not) starts the message, or None."""
+    message = str(error)
+    names = {name.replace("_", " "): name for name in fields} | {name: name for name in fields}
+    return next((names[spoken] for spoken in names if message.startswith(f"{spoken} ")), None)

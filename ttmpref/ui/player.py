@@ -1,0 +1,141 @@
+"""One finished clip as a card: player, pictures, measurements, downloads, settings.
+
+The card is HTML with data attributes; `static/player.js` gives it life (play, seek, copy) and puts
+new cards on top of the list without touching the others, so a clip keeps playing while the next
+ones arrive. Every text that came from a person is escaped here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from ttmpref.types import Generation, StageInfo
+from ttmpref.ui.clips import StoredClip
+from ttmpref.ui.plots import spectrogram_plot, time_axis, waveform_plot
+
+DOWNLOADS = (
+    ("wav", "WAV", "uncompressed"),
+    ("flac", "FLAC", "lossless"),
+    ("mp3", "MP3", "small"),
+    ("json", "JSON", "settings and measurements"),
+)
+PLAY_ICON = (
+    '<svg viewBox="0 0 24 24" aria-hidden="true"><path class="icon-play" d="M8 5.2v13.6L19 12z"/>'
+    '<path class="icon-pause" d="M7 5h3.6v14H7zM13.4 5H17v14h-3.6z"/></svg>'
+)
+REMOVE_ICON = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M6 6l12 12M18 6 6 18"/></svg>'
+
+
+def clip_card(generation: Generation, stored: StoredClip, stage: StageInfo) -> str:
+    """The whole card."""
+    request, seconds = generation.request, generation.clip.seconds
+    settings = escape(json.dumps(request.to_dict(), ensure_ascii=False), quote=True)
+    return (
+        f'<article class="clip" data-id="{stored.token}" data-seconds="{seconds:.3f}" '
+        f'data-settings="{settings}" aria-label="Clip with seed {request.seed}">'
+        f'<audio preload="metadata" src="{file_address(stored.files["wav"])}"></audio>'
+        f"{_head(generation, stage)}{_pictures(generation)}"
+        f"{_facts(generation)}{_actions(stored)}</article>"
+    )
+
+
+def file_address(path: Path) -> str:
+    """Where the browser finds a file; relative, so it holds behind a proxy with a prefix."""
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def _head(generation: Generation, stage: StageInfo) -> str:
+    prompt = escape(generation.request.prompt)
+    return (
+        '<header class="clip-head">'
+        f'<button type="button" class="play" data-play aria-label="Play">{PLAY_ICON}</button>'
+        f'<div class="clip-title"><h3 title="{prompt}">{prompt}</h3>'
+        f"<p>{escape(' · '.join(_setting_words(generation, stage)))}</p></div>"
+        '<span class="clip-time"><span data-now>0:00</span> / '
+        f"{clock(generation.clip.seconds)}</span>"
+        '<button type="button" class="remove" data-remove title="Remove from the page" '
+        f'aria-label="Remove this clip from the page">{REMOVE_ICON}</button></header>'
+    )
+
+
+def _setting_words(generation: Generation, stage: StageInfo) -> Sequence[str]:
+    request = generation.request
+    words = [f"Seed {request.seed}", stage.title]
+    if stage.takes_score:
+        words.append(f"score {request.score:g}")
+    words += [f"guidance {request.guidance:g}", f"{request.num_steps} steps"]
+    if request.solver != "euler":
+        words.append(f"{request.solver} solver")
+    if request.guidance_schedule != "constant":
+        words.append(f"{request.guidance_schedule} guidance")
+    if request.negative_prompt.strip():
+        words.append(f"avoiding “{request.negative_prompt.strip()}”")
+    return words
+
+
+def _pictures(generation: Generation) -> str:
+    clip = generation.clip
+    return (
+        '<div class="pictures">'
+        f"{waveform_plot(clip)}{spectrogram_plot(clip)}"
+        '<div class="over"><div class="playhead"></div>'
+        f'<input type="range" class="seek" data-seek min="0" max="{clip.seconds:.3f}" step="0.01" '
+        f'value="0" aria-label="Position in the clip" aria-valuetext="0:00"></div>'
+        f"</div>{time_axis(clip.seconds)}"
+    )
+
+
+def _facts(generation: Generation) -> str:
+    scores = generation.scores
+    facts = [
+        ("Loudness", _measured(scores.lufs, "LUFS"), "Integrated loudness, ITU-R BS.1770"),
+        ("True peak", _measured(scores.true_peak_db, "dBTP"), "Highest level between samples"),
+        ("Made in", f"{generation.seconds_taken:.1f} s", "Time from pressing Generate"),
+    ]
+    if scores.clap_score is not None:
+        match = number(scores.clap_score, 2)
+        facts.append(("Fits the words", match, "CLAP similarity of prompt and clip, -1 to 1"))
+    if scores.reward is not None:
+        liked = number(scores.reward, 2)
+        facts.append(("Reward", liked, "Predicted listener preference; higher is better"))
+    items = (
+        f'<div title="{escape(hint)}"><dt>{name}</dt><dd>{value}</dd></div>'
+        for name, value, hint in facts
+    )
+    return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def _actions(stored: StoredClip) -> str:
+    links = "".join(
+        f'<a class="mini" href="{file_address(stored.files[kind])}" '
+        f'download="{escape(stored.files[kind].name)}" title="{hint}" '
+        f'aria-label="Download {name}, {hint}">{name}</a>'
+        for kind, name, hint in DOWNLOADS
+    )
+    return (
+        f'<footer class="clip-actions"><div class="group"><span class="lead">Download</span>{links}'
+        '</div><div class="group">'
+        '<button type="button" class="mini" data-copy>Copy settings</button>'
+        '<button type="button" class="mini" data-use-seed>Use this seed</button>'
+        '<button type="button" class="mini" data-use-all>Use all settings</button>'
+        "</div></footer>"
+    )
+
+
+def _measured(value: float | None, unit: str) -> str:
+    return "silent" if value is None else f"{number(value, 1)} {unit}"
+
+
+def number(value: float, digits: int) -> str:
+    """`value` with a real minus sign and no negative zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as players write them."""
+    whole = int(seconds + 0.5)
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,89 @@
+"""What the Generate tab says: help texts and the states of a run, in plain words."""
+
+from __future__ import annotations
+
+from html import escape
+
+from ttmpref.types import Progress, StageInfo
+
+SEED = "Decides the random start. Drawn anew for each run unless locked."
+LOCK = "Lock"
+VARIATIONS = "Clips per run, made from consecutive seeds."
+STAGE = "Which step of the training chain makes the music."
+SCORE = "How well liked the clip should be. 2 to 5 is usual; higher pulls harder."
+NO_SCORE = "This stage was trained without the score, so there is nothing to set here."
+GUIDANCE = "How closely to follow the words. 1 switches it off; high values sound harsh."
+STEPS = "More steps are slower and a little cleaner."
+NEGATIVE = "What the music should move away from."
+SOLVER = "How each step is computed. Heun takes twice the time per step."
+SOLVER_NAMES = {"euler": "Euler", "heun": "Heun"}
+SCHEDULE = "How strongly guidance pulls as the clip takes shape."
+SCHEDULE_NAMES = {"constant": "Constant", "anneal": "Fading out", "interval": "Middle only"}
+PASTE = "From “Copy settings”, or the contents of a downloaded settings file."
+
+IDLE = '<p class="state" role="status">Press Generate, or Enter in the box.</p>'
+STOPPED = '<p class="state" role="status">Stopped. Clips that were finished are kept.</p>'
+BAR_HEIGHTS = (4, 8, 14, 9, 20, 28, 16, 24, 12, 18, 26, 30, 20, 11, 17, 8, 13, 6, 9, 4)
+EMPTY_STATE = (
+    '<div class="empty"><svg viewBox="0 0 120 32" aria-hidden="true">'
+    + "".join(
+        f'<rect x="{6 * i + 1}" y="{16 - h / 2:g}" width="3.2" height="{h}" rx="1.6"/>'
+        for i, h in enumerate(BAR_HEIGHTS)
+    )
+    + "</svg><h3>Your clips will appear here</h3><p>Describe some music, or pick an example. "
+    "Each clip comes with its player, its pictures, its measurements and files to keep.</p></div>"
+)
+
+
+def stage_info(stage: StageInfo) -> str:
+    """Help under the choice of the stage."""
+    return f"{STAGE} {stage.notes}".strip()
+
+
+def unavailable_stages(stages: tuple[StageInfo, ...]) -> str:
+    """The stages that cannot be chosen, each with the reason; nothing when all can."""
+    missing = [stage for stage in stages if not stage.available]
+    if not missing:
+        return ""
+    items = "".join(
+        f"<li><b>{escape(stage.title)}</b>: {escape(stage.missing or '')}</li>" for stage in missing
+    )
+    count = "1 stage is" if len(missing) == 1 else f"{len(missing)} stages are"
+    summary = f"<summary>{count} not available</summary>"
+    return f'<details class="missing">{summary}<ul>{items}</ul></details>'
+
+
+def waiting() -> str:
+    """Between pressing Generate and the first step."""
+    return _bar("Starting …", None)
+
+
+def progress(tick: Progress, finished: int, variations: int) -> str:
+    """One tick of the sampler."""
+    head = tick.activity[:1].upper() + tick.activity[1:]
+    counter = f"step {tick.step} of {tick.num_steps}"
+    if variations > 1 and finished:
+        counter += f" · {finished} of {variations} clips done"
+    return _bar(head, tick.step / max(1, tick.num_steps), counter)
+
+
+def done(clips: int) -> str:
+    noun = "Clip" if clips == 1 else f"{clips} clips"
+    return f'<p class="state good" role="status">{noun} ready.</p>'
+
+
+def failed(message: str) -> str:
+    return f'<p class="state bad" role="alert">{escape(message)}</p>'
+
+
+def _bar(head: str, fraction: float | None, counter: str = "") -> str:
+    """A progress bar; without a fraction it only shows that something happens."""
+    known = "" if fraction is None else f' aria-valuenow="{round(100 * fraction)}"'
+    width = "" if fraction is None else f' style="width:{100 * fraction:.1f}%"'
+    moving = " moving" if fraction is None else ""
+    return (
+        f'<div class="state running"><div class="line"><span role="status">{escape(head)}</span>'
+        f'<span class="counter">{counter}</span></div><div class="bar{moving}" role="progressbar" '
+        f'aria-label="Progress of the run" aria-valuemin="0" aria-valuemax="100"{known}>'
+        f"<i{width}></i></div></div>"
+    )
