@@ -140,6 +140,21 @@ def check_suffix(suffix: str) -> None:
         raise InvalidRequest(f"audio file suffix is {suffix!r}; accepted: {accepted}")
 
 
+def check_writable(path: Path) -> None:
+    """Fail early where `write_clip` surely would: unknown suffix, a folder, no permission.
+
+    Raises:
+        InvalidRequest: the suffix is not an audio format.
+        OutputError: the place cannot be written.
+    """
+    check_suffix(path.suffix)
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written (it is a folder)")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OutputError(f"{path}: cannot be written ({nearest} is not a writable folder)")
+
+
 def write_clip(clip: Clip, path: Path | str, bit_depth: int = 16) -> Path:
     """Write a WAV, FLAC or MP3 file, chosen by suffix; whole or not at all.
 

@@ -30,7 +30,7 @@ from ttmpref.models.fluxaudio import FluxAudio, Projected
 from ttmpref.types import Clip, Generation, GenerationRequest, Progress, ScoreCard, TtmprefError
 
 if TYPE_CHECKING:
-    from ttmpref.protocols import Autoencoder, AudioTextEncoder, TextEncoder
+    from ttmpref.protocols import AudioTextEncoder, Autoencoder, TextEncoder
 
 CACHED_TEXTS = 64
 
@@ -111,11 +111,10 @@ class Generator:
         ]
         yield Progress(0, request.num_steps, "reading the prompt")
         velocity = self._velocity(request, self._conditioning(request))
-        noise = self._noise(singles)
-        latents = noise
-        for step, latents in enumerate(
-            solve(velocity, noise, request.num_steps, request.solver), start=1
-        ):
+        latents = self._noise(singles)
+        states = solve(velocity, latents, request.num_steps, request.solver)
+        for step, state in enumerate(states, start=1):
+            latents = state
             yield Progress(step, request.num_steps, "sampling")
         finished = []
         for i, single in enumerate(singles):
@@ -174,7 +173,7 @@ class Generator:
         autoencoder, output = self.parts.autoencoder, self.preset.output
         waveform = autoencoder.decode(self.parts.backbone.unnormalise(latents))  # (1, S)
         if not waveform.isfinite().all():
-            raise TtmprefError("the networks' output is not finite: lower the guidance or the score")
+            raise TtmprefError("the clip is not finite numbers: lower the guidance or the score")
         clip = Clip(waveform.float().cpu().numpy(), autoencoder.sample_rate)
         clip = cut_or_pad(clip, round(output.seconds * clip.sample_rate))
         return normalise(clip, output.target_lufs, output.true_peak_ceiling_db)

@@ -99,13 +99,13 @@ class Studio:
         if stage.unavailable is not None:
             return stage.unavailable
         try:
-            for uri in self._weights_of(stage):
+            for uri in self.weights_of(stage):
                 assets.locate(uri)
         except MissingWeights as error:
             return str(error)
         return None
 
-    def _weights_of(self, stage: StageConfig) -> tuple[str, ...]:
+    def weights_of(self, stage: StageConfig) -> tuple[str, ...]:
         """URIs of everything a stage needs, without repeats."""
         preset = self.preset
         uris = (
@@ -312,7 +312,7 @@ class Studio:
     def _provenance(self, stage: StageConfig) -> dict[str, Any]:
         """What a sidecar says about how a clip was made."""
         hashes: dict[str, str] = {}
-        for uri in self._weights_of(stage):
+        for uri in self.weights_of(stage):
             hashes.update(assets.hashes(uri))
         return {
             "preset": self.preset.name,
