@@ -117,20 +117,30 @@ def encode_clip(clip: Clip, suffix: str, bit_depth: int = 16) -> bytes:
     check_suffix(suffix)
     if bit_depth not in BIT_DEPTHS:
         raise InvalidRequest(f"bit depth is {bit_depth!r}; accepted: 16, 24")
-    subtype = "MPEG_LAYER_III" if suffix.lower() == ".mp3" else f"PCM_{bit_depth}"
-    best = {"compression_level": 0.0} if suffix.lower() == ".mp3" else {}
+    kind = suffix.lower().removeprefix(".").upper()
+    if kind == "MP3":
+        samples, options = clip.waveform.T, {"subtype": "MPEG_LAYER_III", "compression_level": 0.0}
+    else:
+        samples, options = _rounded(clip, bit_depth).T, {"subtype": f"PCM_{bit_depth}"}
     buffer = io.BytesIO()
     try:
-        soundfile.write(
-            buffer, clip.waveform.T, clip.sample_rate,
-            format=suffix.lower().removeprefix(".").upper(), subtype=subtype, **best,
-        )  # fmt: skip
+        soundfile.write(buffer, samples, clip.sample_rate, format=kind, **options)
     except (soundfile.SoundFileError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise OutputError(
             f"{suffix} cannot hold {clip.channels} channels at {clip.sample_rate} Hz ({reason})"
         ) from None
     return buffer.getvalue()
+
+
+def _rounded(clip: Clip, bit_depth: int) -> np.ndarray:
+    """(channels, samples) integers in the upper bits of int32, rounded to nearest and clipped.
+
+    Done here because libsndfile rounds floats for FLAC but cuts them off for WAV.
+    """
+    full = 2 ** (bit_depth - 1)
+    steps = np.rint(clip.waveform.astype(np.float64) * full).clip(-full, full - 1)
+    return steps.astype(np.int32) << (32 - bit_depth)
 
 
 def check_suffix(suffix: str) -> None:
