@@ -240,9 +240,9 @@ def test_replaying_with_other_weights_warns(studio, tmp_path, caplog):
         ("", "not JSON"),
         ("[]", "format 'list'"),
         ('{"format": 2}', "format 2"),
-        ('{"format": 1}', "provenance"),
-        ('{"format": 1, "provenance": {"preset": "tiny"}, "request": {"tempo": 3}}', "tempo"),
-        ('{"format": 1, "provenance": {"preset": "tiny", "batch": {}}, "request": {}}', "seed"),
+        ('{"format": 1}', "request"),
+        ('{"format": 1, "request": [], "provenance": {}}', "incomplete or wrong"),
+        ('{"format": 1, "provenance": {}, "request": {"tempo": 3}}', "tempo"),
     ],
 )
 def test_what_is_no_sidecar_is_refused_in_one_line(studio, tmp_path, content, said):
@@ -251,6 +251,25 @@ def test_what_is_no_sidecar_is_refused_in_one_line(studio, tmp_path, content, sa
     with pytest.raises(InvalidRequest, match=said) as caught:
         studio.replay(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch": []}, "batch is"),
+        ({"batch": {"seed": 7}}, "variations"),
+        ({"batch": {"seed": 7, "variations": 99, "index": 0}}, "variations is 99"),
+        ({"batch": {"seed": 7, "variations": 2, "index": 2}}, "index is 2"),
+        ({"batch": {"seed": 7, "variations": 2, "index": 1}}, "seed 7 is not number 1"),
+        ({"weights": 3}, "weights is 3"),
+    ],
+)
+def test_a_sidecar_whose_batch_cannot_be_is_refused(studio, tmp_path, change, said):
+    record = one(studio).sidecar()
+    record["provenance"] = {**record["provenance"], **change}
+    (tmp_path / "clip.json").write_text(json.dumps(record))
+    with pytest.raises(InvalidRequest, match=said):
+        studio.replay(tmp_path / "clip.json")
 
 
 def test_a_sidecar_of_another_preset_or_with_bad_values_is_refused(studio, tmp_path):

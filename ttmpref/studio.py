@@ -23,6 +23,7 @@ from ttmpref import __version__, assets
 from ttmpref.audio import check_suffix, encode_clip, write_files
 from ttmpref.config import FrozenConfig, Preset, StageConfig, load_preset
 from ttmpref.types import (
+    MAX_VARIATIONS,
     Generation,
     GenerationRequest,
     InvalidRequest,
@@ -31,6 +32,7 @@ from ttmpref.types import (
     Settings,
     StageInfo,
     TtmprefError,
+    check_range,
 )
 
 if TYPE_CHECKING:
@@ -221,7 +223,7 @@ class Studio:
                 f"{sidecar}: made with preset {provenance.get('preset')!r}; "
                 f"the open preset is {self.preset.name!r}"
             )
-        batch = provenance.get("batch", {"seed": request.seed, "variations": 1, "index": 0})
+        batch = provenance["batch"]
         whole = dataclasses.replace(request, seed=batch["seed"], variations=batch["variations"])
         again = self.generate(whole, on_progress)[batch["index"]]
         for difference in _differences(provenance, again.provenance):
@@ -345,23 +347,34 @@ def read_sidecar(path: Path | str) -> tuple[GenerationRequest, dict[str, Any]]:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise InvalidRequest(f"sidecar {path}: format {found!r}; {SIDECAR_FORMAT} is accepted")
     try:
-        provenance = dict(data["provenance"])
-        batch = provenance.get("batch")
-        if batch is not None:
-            names = ("seed", "variations", "index")
-            provenance["batch"] = {name: int(batch[name]) for name in names}
-        return GenerationRequest(**data["request"]), provenance
+        request = GenerationRequest(**data["request"])
+        return request, _checked_provenance(request, data["provenance"])
     except InvalidRequest as error:
         raise InvalidRequest(f"sidecar {path}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise InvalidRequest(f"sidecar {path}: incomplete or wrong ({error})") from None
+
+
+def _checked_provenance(request: GenerationRequest, given: dict[str, Any]) -> dict[str, Any]:
+    """Provenance whose parts have their types; a clip without a batch was made alone."""
+    alone = {"seed": request.seed, "variations": 1, "index": 0}
+    provenance = {"batch": alone, "weights": {}, "versions": {}, **given}
+    for name in ("batch", "weights", "versions"):
+        if not isinstance(provenance[name], dict):
+            raise InvalidRequest(f"{name} is {provenance[name]!r}; it must be a mapping")
+    batch = provenance["batch"]
+    check_range("variations", batch["variations"], 1, MAX_VARIATIONS, whole=True)
+    check_range("index", batch["index"], 0, batch["variations"] - 1, whole=True)
+    if batch["seed"] != request.seed - batch["index"]:
+        raise InvalidRequest(f"seed {request.seed} is not number {batch['index']} of {batch}")
+    return provenance
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """One sentence per weight file, version, prefix or device that is not what it was."""
     found = []
     for kind in ("weights", "versions"):
-        old, new = then.get(kind, {}), now[kind]
+        old, new = then[kind], now[kind]
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 found.append(f"{name} was {old.get(name)}, is {new.get(name)}")
