@@ -1,20 +1,22 @@
 """Training of the demo's mel VAE and of its inverse-STFT vocoder.
 
-The VAE minimises the L1 distance of standardised mels plus a small KL term. The vocoder minimises
-spectral distances at several resolutions; later it hears mels as the trained VAE decodes them (it
-then learns to undo their blur), and two-dimensional spectrogram discriminators join with hinge
-losses and feature matching (as in Vocos and EnCodec).
+The VAE minimises the L1 distance of standardised mels plus a small KL term. The vocoder reads mels
+as the trained VAE decodes them, so it learns to undo their blur; it minimises spectral distances at
+several resolutions, and later two-dimensional spectrogram discriminators join with hinge losses and
+feature matching (as in Vocos and EnCodec).
 
 Shapes: waveform (B, S), mel (B, M, frames), latents (B, C, N).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -150,6 +152,31 @@ class SpectralLoss(nn.Module):
         return total / len(self.sizes)
 
 
+MARGIN = 4  # latents of context on each side, more than the decoder's convolutions can see across
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A split's audio with the latents of whole pieces (see `training.features`)."""
+
+    corpus: Corpus
+    latents: np.ndarray
+
+    def draw(
+        self, size: int, inner: int, margin: int, hop: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Posterior samples (B, inner + 2 margin, C), and the inner part's audio (B, S)."""
+        pieces, _, length, _ = self.latents.shape
+        rows = torch.randint(pieces, (size,), generator=generator).numpy()
+        last = length - inner - margin
+        starts = torch.randint(margin, last + 1, (size,), generator=generator).numpy()
+        pairs = list(zip(rows, starts, strict=True))
+        windows = np.stack([self.latents[r, :, s - margin : s + inner + margin] for r, s in pairs])
+        mean, std = torch.from_numpy(windows.astype(np.float32)).unbind(1)
+        latents = mean + std * torch.randn(mean.shape, generator=generator)
+        return latents, self.corpus.cut(rows, starts * hop, inner * hop)
+
+
 class VocoderJob:
     """Spectral losses first, adversary later."""
 
@@ -160,12 +187,12 @@ class VocoderJob:
         self,
         recipe: VocoderRecipe,
         config: AutoencoderConfig,
-        corpora: tuple[Corpus, Corpus],
-        vae_path: Path,
+        splits: tuple[Coded, Coded],
+        vae: MelVAE,
     ) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.config, self.vae_path = recipe, config, vae_path
-        self.train_corpus, self.held_out = corpora
+        self.recipe, self.config, self.vae = recipe, config, vae
+        self.train_split, self.held_out = splits
         self.log_mel = LogMel(config.mel)
         self.vocoder = ISTFTVocoder(config.vocoder)
         self.average = Average(self.vocoder, recipe.ema_decay)
@@ -173,13 +200,11 @@ class VocoderJob:
             SpectrogramDiscriminator(size) for size in self.DISCRIMINATOR_SIZES
         )
         self.spectral = SpectralLoss()
-        self.vae: MelVAE | None = None
         betas = (0.8, 0.99)
         self.optimizer = AdamW(
             self.vocoder.parameters(), betas=betas, weight_decay=recipe.weight_decay
         )
         self.adversary = AdamW(self.discriminators.parameters(), betas=betas, weight_decay=0.0)
-        self.samples = recipe.frames * config.mel.hop_length
 
     def modules(self) -> dict[str, nn.Module]:
         names = ("vocoder", "average", "discriminators")
@@ -188,27 +213,17 @@ class VocoderJob:
     def optimizers(self) -> dict[str, Optimizer]:
         return {"vocoder": self.optimizer, "adversary": self.adversary}
 
-    def _decoded(self, waveform: Tensor) -> Tensor:
-        """Mel as the shipped VAE reconstructs it."""
-        if self.vae is None:
-            self.vae = load_vae(self.config, self.vae_path)
-        return self.vae.decode(self.vae.encode(self.log_mel(waveform))[0])
+    @torch.no_grad()
+    def _batch(self, split: Coded, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mels (B, M, frames) as the VAE decodes them, and the audio (B, S) behind them.
 
-    def _mel_and_target(self, waveform: Tensor, decoded: bool) -> tuple[Tensor, Tensor]:
-        """Input mel and the audio behind it.
-
-        Decoded mels need context around the crop, so windows are drawn with a margin that is cut
-        off again; it is a whole number of latents.
+        Decoding sees a margin of latents on both sides, which is cut off again.
         """
-        hop, margin = self.config.mel.hop_length, self.margin
-        mel = self._decoded(waveform) if decoded else self.log_mel(waveform)
-        inner = slice(margin, margin + self.recipe.frames)
-        return mel[:, :, inner], waveform[:, inner.start * hop : inner.stop * hop]
-
-    @property
-    def margin(self) -> int:
-        """Mel frames before and after a crop."""
-        return 8 * self.config.vae.frames_per_latent
+        per_latent = self.config.vae.frames_per_latent
+        inner = self.recipe.latents
+        latents, audio = split.draw(size, inner, MARGIN, self.config.samples_per_latent, generator)
+        mel = self.vae.decode(latents.transpose(1, 2))
+        return mel[:, :, MARGIN * per_latent : (MARGIN + inner) * per_latent], audio
 
     def _reconstruction(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
         mel = (self.log_mel(made) - self.log_mel(real)).abs().mean()
@@ -217,10 +232,7 @@ class VocoderJob:
     def train_step(self, step: int) -> dict[str, float]:
         recipe = self.recipe
         generator = draws(recipe.seed, "vocoder", step)
-        length = self.samples + 2 * self.margin * self.config.mel.hop_length
-        waveform = self.train_corpus.windows(recipe.batch, length, generator)
-        with torch.no_grad():
-            mel, real = self._mel_and_target(waveform, step >= recipe.decoded_from)
+        mel, real = self._batch(self.train_split, recipe.batch, generator)
         made = self.vocoder.overlap_add(self.vocoder.spectrum(mel))
         losses = self._reconstruction(made, real)
         total = recipe.spectral_weight * losses["spectral"] + recipe.mel_weight * losses["mel"]
@@ -260,9 +272,7 @@ class VocoderJob:
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
-        length = self.samples + 2 * self.margin * self.config.mel.hop_length
-        waveform = self.held_out.fixed_windows(32, length)
-        mel, real = self._mel_and_target(waveform, step >= self.recipe.decoded_from)
+        mel, real = self._batch(self.held_out, 32, draws(self.recipe.seed, "vocoder validation", 0))
         losses = self._reconstruction(self.vocoder(mel), real)
         return {name: loss.item() for name, loss in losses.items()}
 
@@ -272,8 +282,6 @@ class VocoderJob:
 
 def load_vae(config: AutoencoderConfig, path: Path) -> MelVAE:
     """The trained VAE, folded and frozen."""
-    from safetensors.torch import load_file
-
     vae = MelVAE(config.vae)
     vae.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     return vae.fold_().eval().requires_grad_(False)

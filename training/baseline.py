@@ -97,7 +97,7 @@ class BaselineJob:
         drop = torch.rand(size, generator=generator) < self.recipe.null_text
         text = torch.where(drop[:, None, None], self.backbone.empty_string_feat, text)
         pooled = torch.where(drop[:, None], self.backbone.empty_string_feat_c, pooled)
-        velocity = self.backbone(flow.interpolate(data, noise, t), text, pooled, t)
+        velocity = self.backbone(flow.interpolate(data, noise, t), t, text, pooled)
         return (velocity - flow.velocity_target(data, noise)).square().mean()
 
     def train_step(self, step: int) -> dict[str, float]:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from training.autoencoder import VAEJob, VocoderJob, load_vae
+from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
 from training.baseline import BaselineJob, LatentSplit
 from training.clap import ClapJob
 from training.corpus import build_corpus
@@ -36,7 +37,7 @@ from ttmpref.models.mel import LogMel
 
 log = logging.getLogger(__name__)
 
-STEPS = ("corpus", "tokenizer", "text_encoder", "clap", "vae", "vocoder", "features", "baseline")
+STEPS = ("corpus", "tokenizer", "text_encoder", "clap", "vae", "vocoder", "baseline")
 
 
 @dataclass(frozen=True)
@@ -105,48 +106,45 @@ def vae(place: Workplace) -> None:
     job.export(place.path(config.vae_weights))
 
 
+def _latents(place: Workplace) -> tuple[np.ndarray, np.ndarray]:
+    """Posteriors of the training and the validation pieces.
+
+    Caches are keyed by the weights that made them, so they can never be stale.
+    """
+    config = place.recipe.target.autoencoder
+    path = place.path(config.vae_weights)
+    log_mel, network = LogMel(config.mel), load_vae(config, path)
+    folder = place.corpus_folder / "cache" / f"latents-{assets.sha256(path)[:16]}"
+    train_split, held_out = (
+        latent_features(split, lambda waveform: network.encode(log_mel(waveform)), folder)
+        for split in place.corpora
+    )
+    return train_split, held_out
+
+
 def vocoder(place: Workplace) -> None:
     config = place.recipe.target.autoencoder
-    job = VocoderJob(place.recipe.vocoder, config, place.corpora, place.path(config.vae_weights))
+    pairs = zip(place.corpora, _latents(place), strict=True)
+    train_split, held_out = (Coded(split, latents) for split, latents in pairs)
+    network = load_vae(config, place.path(config.vae_weights))
+    job = VocoderJob(place.recipe.vocoder, config, (train_split, held_out), network)
     _train(place, job, place.recipe.vocoder)
     job.export(place.path(config.vocoder.weights))
 
 
-def _splits(place: Workplace) -> tuple[LatentSplit, LatentSplit, tuple[torch.Tensor, ...]]:
-    """Cached features of both splits and the features of the empty text.
-
-    The cache is keyed by the weights that made it, so it can never be stale.
-    """
-    preset = place.recipe.target
-    log_mel = LogMel(preset.autoencoder.mel)
-    vae = load_vae(preset.autoencoder, place.path(preset.autoencoder.vae_weights))
-    text = T5TextEncoder(preset.text_encoder, place.path(preset.text_encoder.folder))
-    clap_config = preset.conditioning_clap
-    pooled = ClapEncoder(clap_config, place.path(clap_config.folder))
-    made_by = _weights_key(place)
-    folder = place.corpus_folder / "cache" / f"features-{made_by}"
-    splits = []
-    for split in place.corpora:
-        latents = latent_features(split, lambda w: vae.encode(log_mel(w)), folder)
-        splits.append(LatentSplit(latents, *caption_features(split, text, pooled, folder)))
-    return *splits, (text.encode([""])[0], pooled.encode_text([""])[0])
-
-
-def _weights_key(place: Workplace) -> str:
-    preset = place.recipe.target
-    files = [place.path(preset.autoencoder.vae_weights)]
-    for folder in (preset.text_encoder.folder, preset.conditioning_clap.folder):
-        files.append(place.path(folder) / "model.safetensors")
-    return hashlib.sha256("".join(map(assets.sha256, files)).encode()).hexdigest()[:16]
-
-
-def features(place: Workplace) -> None:
-    _splits(place)
-
-
 def baseline(place: Workplace) -> None:
     preset = place.recipe.target
-    train_split, held_out, empty = _splits(place)
+    folders = [place.path(preset.text_encoder.folder), place.path(preset.conditioning_clap.folder)]
+    text = T5TextEncoder(preset.text_encoder, folders[0])
+    pooled = ClapEncoder(preset.conditioning_clap, folders[1])
+    hashes = "".join(assets.sha256(folder / "model.safetensors") for folder in folders)
+    key = hashlib.sha256(hashes.encode()).hexdigest()[:16]
+    cache = place.corpus_folder / "cache" / f"captions-{key}"
+    train_split, held_out = (
+        LatentSplit(latents, *caption_features(split, text, pooled, cache))
+        for split, latents in zip(place.corpora, _latents(place), strict=True)
+    )
+    empty = (text.encode([""])[0], pooled.encode_text([""])[0])
     job = BaselineJob(place.recipe.baseline, preset.backbone, (train_split, held_out), empty)
     _train(place, job, place.recipe.baseline)
     job.export(place.path(preset.stage("baseline").weights))

@@ -65,6 +65,7 @@ def build_clap(recipe: ClapRecipe, config: presets.ClapConfig, pad_token: int) -
         depths=list(recipe.depths),
         num_attention_heads=heads,
         window_size=4,
+        hidden_dropout_prob=0.0,
         drop_path_rate=0.0,
         projection_dim=config.dim,
     )

@@ -1,8 +1,8 @@
 """What training reads: the corpus as one memory-mapped array per split, and cached features.
 
-The corpus stays FLAC on disk for people; networks want random windows at memory speed, so each split
-is decoded once into `waveforms.<split>.npy`, (pieces, samples) int16 mono. Decoding is resumable per
-piece: a piece is marked done only after its row is written.
+The corpus stays FLAC on disk for people; networks want random windows at memory speed, so each
+split is decoded once into `waveforms.<split>.npy`, (pieces, samples) int16 mono. Decoding is
+resumable per piece: a piece is marked done only after its row is written.
 """
 
 from __future__ import annotations

@@ -85,14 +85,12 @@ class VocoderRecipe(StepRecipe):
     """Vocoder: spectral losses, then an adversary, on mels as the autoencoder decodes them.
 
     Attributes:
-        frames: mel frames of a training crop.
-        decoded_from: update after which mels come from the trained VAE instead of the audio.
+        latents: latent frames of a training crop.
         adversarial_from: update after which the discriminators take part.
         adversarial_weight, feature_weight: weights of their two terms.
     """
 
-    frames: int = Field(86, gt=0)
-    decoded_from: int = Field(0, ge=0)
+    latents: int = Field(8, gt=0)
     adversarial_from: int = Field(0, ge=0)
     adversarial_weight: float = Field(0.1, ge=0)
     feature_weight: float = Field(0.5, ge=0)

@@ -67,8 +67,10 @@ def _fill(tokenizer: Tokenizer, vocabulary: int) -> None:
     tokenizer.add_special_tokens([f"<reserved_{index}>" for index in range(missing)])
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, each (B, T), T that of the longest text up to `length`.
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, each (B, T), T the longest text's up to `length`.
 
     Training pads no further: both encoders mask pads, so the states of real tokens are the same.
     """
@@ -129,7 +131,10 @@ class TextEncoderJob:
         hidden_mask = (torch.rand(ids.shape, generator=generator) < self.recipe.mask_rate) & present
         masked = torch.where(hidden_mask, self.tokenizer.mask_token_id, ids)
         states = self.encoder(input_ids=masked, attention_mask=batch["attention_mask"])[0]
-        losses = {"token": F.cross_entropy(self.to_tokens(states[hidden_mask]), ids[hidden_mask])}
+        guesses, truth = self.to_tokens(states[hidden_mask]), ids[hidden_mask]
+        # A mean over no masked token would not be a number.
+        token = F.cross_entropy(guesses, truth, reduction="sum") / max(1, len(truth))
+        losses = {"token": token}
         weights = present[..., None].float()
         pooled = (states * weights).sum(1) / weights.sum(1)  # (B, D)
         for name, values in TARGETS.items():
