@@ -46,7 +46,6 @@ def build_app(studio: Studio) -> gr.Blocks:
 
 def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, share: bool) -> None:
     """Serve the page until interrupted; the model loads meanwhile in the background."""
-    threading.Thread(target=studio.warm_up, name="warm-up", daemon=True).start()
     script = (STATIC / "player.js").read_text(encoding="utf-8")
     app.launch(
         server_name=host,
@@ -60,7 +59,11 @@ def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, s
         enable_monitoring=False,
         footer_links=["settings"],
         show_error=True,
+        prevent_thread_lock=True,
     )
+    # Only now: importing torch beside the start of the server would hold it up.
+    threading.Thread(target=studio.warm_up, name="warm-up", daemon=True).start()
+    app.block_thread()
 
 
 def _header(studio: Studio) -> str:

@@ -62,11 +62,13 @@ Chris Donahue. arXiv:2606.17006.
 
 def build_about_tab(studio: Studio) -> None:
     """Lay out the tab inside the current `gr.Tab`."""
-    with gr.Column(elem_id="about"):
-        gr.Markdown(preset_text(studio))
-        gr.Markdown(WORDS)
-        gr.Markdown(CITATION)
-        gr.Markdown(versions_text())
+    with gr.Row(elem_id="about"):
+        with gr.Column(min_width=340):
+            gr.Markdown(preset_text(studio), elem_classes="panel")
+            gr.Markdown(versions_text(), elem_classes="panel")
+        with gr.Column(min_width=340):
+            gr.Markdown(WORDS, elem_classes="panel")
+            gr.Markdown(CITATION, elem_classes="panel")
 
 
 def preset_text(studio: Studio) -> str:
@@ -74,7 +76,7 @@ def preset_text(studio: Studio) -> str:
     preset = studio.preset
     output = preset.output
     return "\n".join([
-        f"## The {preset.title} preset",
+        f"### The {preset.title} preset",
         preset.description,
         "",
         f"- **Licence of the weights:** {preset.licence}",

@@ -8,6 +8,7 @@ Cancel closes the stream, which stops the sampler at its next step.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ FIELDS = (
     "prompt", "seed", "lock", "stage", "score", "guidance", "num_steps", "negative_prompt",
     "variations", "solver", "guidance_schedule",
 )  # fmt: skip
+UPDATE_SECONDS = 0.1
+
 Updates = dict[Any, Any]
 
 
@@ -58,7 +61,7 @@ def build_generate_tab(studio: Studio, folder: ClipFolder) -> None:
             with gr.Row(elem_id="go"):
                 generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
                 cancel = gr.Button("Cancel", size="lg", elem_id="cancel", interactive=False)
-            status = gr.HTML(words.IDLE, elem_id="status", js_on_load=None)
+            status = gr.HTML(words.idle(), elem_id="status", js_on_load=None)
         clips = gr.HTML(
             [], html_template=CLIP_LIST_HTML, js_on_load=CLIP_LIST_JS, elem_id="results"
         )
@@ -106,7 +109,6 @@ def _prompt_box(studio: Studio) -> gr.Textbox:
         lines=1,  # with one line Enter submits; the style sheet makes the box taller
         max_lines=8,
         elem_id="prompt",
-        autofocus=True,
     )
     with gr.Row(elem_id="examples"):
         for text in studio.settings.examples:
@@ -212,10 +214,10 @@ def _connect_run(page: Page) -> None:
         show_progress_on=page.status,
         api_visibility="private",
     )
-    page.cancel.click(
-        lambda: page.buttons(running=False) | {page.status: words.STOPPED},
+    # Two events, because a step that is already on its way would overwrite what the first says.
+    page.cancel.click(None, cancels=[begin, run]).then(
+        lambda: page.buttons(running=False) | {page.status: words.stopped()},
         outputs=[page.status, page.generate, page.cancel],
-        cancels=[begin, run],
         queue=False,
         show_progress="hidden",
         api_visibility="private",
@@ -246,7 +248,7 @@ def _run(page: Page, asked: GenerationRequest) -> Iterator[Updates]:
     cards: list[dict[str, str]] = []
     try:
         with closing(page.studio.stream(asked)) as events:
-            for event in events:
+            for event in paced(events):
                 match event:
                     case Progress():
                         yield {page.status: words.progress(event, len(cards), asked.variations)}
@@ -257,6 +259,16 @@ def _run(page: Page, asked: GenerationRequest) -> Iterator[Updates]:
         yield page.buttons(running=False) | {page.status: words.failed(spoken(error))}
     else:
         yield page.buttons(running=False) | {page.status: words.done(len(cards))}
+
+
+def paced(events: Iterator[Progress | Generation]) -> Iterator[Progress | Generation]:
+    """All generations, and no more progress than a page can show: each update costs a message."""
+    next_update = 0.0
+    for event in events:
+        now = time.monotonic()
+        if isinstance(event, Generation) or now >= next_update:
+            next_update = now + UPDATE_SECONDS
+            yield event
 
 
 def _card(page: Page, generation: Generation) -> dict[str, str]:
@@ -289,7 +301,7 @@ def read_seed(text: str) -> int:
 
 
 def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    quiet = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     stage, score = page.fields["stage"], page.fields["score"]
 
     def show_stage(name: str) -> Updates:

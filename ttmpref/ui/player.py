@@ -55,8 +55,8 @@ def _head(generation: Generation, stage: StageInfo) -> str:
         f'<button type="button" class="play" data-play aria-label="Play">{PLAY_ICON}</button>'
         f'<div class="clip-title"><h3 title="{prompt}">{prompt}</h3>'
         f"<p>{escape(' · '.join(_setting_words(generation, stage)))}</p></div>"
-        '<span class="clip-time"><span data-now>0:00</span> / '
-        f"{clock(generation.clip.seconds)}</span>"
+        '<span class="clip-time"><span data-now>0:00</span><span class="total"> / '
+        f"{clock(generation.clip.seconds)}</span></span>"
         '<button type="button" class="remove" data-remove title="Remove from the page" '
         f'aria-label="Remove this clip from the page">{REMOVE_ICON}</button></header>'
     )

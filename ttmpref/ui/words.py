@@ -21,8 +21,6 @@ SCHEDULE = "How strongly guidance pulls as the clip takes shape."
 SCHEDULE_NAMES = {"constant": "Constant", "anneal": "Fading out", "interval": "Middle only"}
 PASTE = "From “Copy settings”, or the contents of a downloaded settings file."
 
-IDLE = '<p class="state" role="status">Press Generate, or Enter in the box.</p>'
-STOPPED = '<p class="state" role="status">Stopped. Clips that were finished are kept.</p>'
 BAR_HEIGHTS = (4, 8, 14, 9, 20, 28, 16, 24, 12, 18, 26, 30, 20, 11, 17, 8, 13, 6, 9, 4)
 EMPTY_STATE = (
     '<div class="empty"><svg viewBox="0 0 120 32" aria-hidden="true">'
@@ -45,17 +43,23 @@ def unavailable_stages(stages: tuple[StageInfo, ...]) -> str:
     missing = [stage for stage in stages if not stage.available]
     if not missing:
         return ""
+    opened = " open" if len(missing) == len(stages) else ""
     items = "".join(
         f"<li><b>{escape(stage.title)}</b>: {escape(stage.missing or '')}</li>" for stage in missing
     )
     count = "1 stage is" if len(missing) == 1 else f"{len(missing)} stages are"
     summary = f"<summary>{count} not available</summary>"
-    return f'<details class="missing">{summary}<ul>{items}</ul></details>'
+    return f'<details class="missing"{opened}>{summary}<ul>{items}</ul></details>'
+
+
+def idle() -> str:
+    """Before the first run."""
+    return _state("Press Generate, or Enter in the box.")
 
 
 def waiting() -> str:
     """Between pressing Generate and the first step."""
-    return _bar("Starting …", None)
+    return _running("Waiting …", None)
 
 
 def progress(tick: Progress, finished: int, variations: int) -> str:
@@ -63,27 +67,39 @@ def progress(tick: Progress, finished: int, variations: int) -> str:
     head = tick.activity[:1].upper() + tick.activity[1:]
     counter = f"step {tick.step} of {tick.num_steps}"
     if variations > 1 and finished:
-        counter += f" · {finished} of {variations} clips done"
-    return _bar(head, tick.step / max(1, tick.num_steps), counter)
+        counter = f"{finished} of {variations} clips done"
+    return _running(head, tick.step / max(1, tick.num_steps), counter)
 
 
 def done(clips: int) -> str:
     noun = "Clip" if clips == 1 else f"{clips} clips"
-    return f'<p class="state good" role="status">{noun} ready.</p>'
+    return _state(f"{noun} ready.", "full")
+
+
+def stopped() -> str:
+    return _state("Stopped. Clips that were finished are kept.")
 
 
 def failed(message: str) -> str:
     return f'<p class="state bad" role="alert">{escape(message)}</p>'
 
 
-def _bar(head: str, fraction: float | None, counter: str = "") -> str:
+def _state(text: str, bar: str = "") -> str:
+    """A line of text over a bar at rest, so that nothing jumps when a run starts."""
+    return (
+        f'<div class="state"><p class="line" role="status">{escape(text)}</p>'
+        f'<div class="bar {bar}" aria-hidden="true"><i></i></div></div>'
+    )
+
+
+def _running(head: str, fraction: float | None, counter: str = "") -> str:
     """A progress bar; without a fraction it only shows that something happens."""
     known = "" if fraction is None else f' aria-valuenow="{round(100 * fraction)}"'
     width = "" if fraction is None else f' style="width:{100 * fraction:.1f}%"'
     moving = " moving" if fraction is None else ""
     return (
-        f'<div class="state running"><div class="line"><span role="status">{escape(head)}</span>'
-        f'<span class="counter">{counter}</span></div><div class="bar{moving}" role="progressbar" '
+        f'<div class="state"><p class="line"><span role="status">{escape(head)}</span>'
+        f'<span class="counter">{counter}</span></p><div class="bar{moving}" role="progressbar" '
         f'aria-label="Progress of the run" aria-valuemin="0" aria-valuemax="100"{known}>'
         f"<i{width}></i></div></div>"
     )

@@ -88,6 +88,19 @@
     show(card);
   });
 
+  // The position slider is fine enough for a pointer; keys move in steps one can hear.
+  document.addEventListener("keydown", (event) => {
+    const way = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+    if (!way || !event.target.matches?.("[data-seek]")) return;
+    event.preventDefault();
+    const card = cardOf(event.target);
+    const seconds = Number(card.dataset.seconds);
+    const to = audioOf(card).currentTime + way * Math.min(1, seconds / 10);
+    audioOf(card).currentTime = Math.max(0, Math.min(seconds, to));
+    card.classList.add("touched");
+    show(card);
+  });
+
   // Media events do not bubble; capturing at the document still sees them.
   const onMedia = (name, act) => document.addEventListener(name, (event) => {
     const card = event.target instanceof HTMLMediaElement && cardOf(event.target);
