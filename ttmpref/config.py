@@ -235,7 +235,7 @@ class StageConfig(FrozenConfig):
     @model_validator(mode="after")
     def _weights_or_reason(self) -> StageConfig:
         if (self.weights is None) == (self.unavailable is None):
-            raise ValueError(f"stage {self.name!r} needs either weights or the reason `unavailable`")
+            raise ValueError(f"stage {self.name!r} needs weights or the reason `unavailable`")
         return self
 
 

@@ -100,13 +100,14 @@ class Clip:
 
 
 def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    """Raise `InvalidRequest` naming the value and the accepted range unless low <= value <= high."""
+    """Raise `InvalidRequest` naming value and range unless low <= value <= high."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if whole:
         number = isinstance(value, int) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
-        raise InvalidRequest(f"{name} is {value!r}; it must be {kind} from {low:g} to {high:g}")
+        bounds = f"{low} to {high}" if whole else f"{low:g} to {high:g}"
+        raise InvalidRequest(f"{name} is {value!r}; it must be {kind} from {bounds}")
 
 
 def check_text(name: str, text: Any, *, may_be_empty: bool) -> None:

@@ -89,7 +89,7 @@ def comp(
                 continue
             start = bar * tags.beats_per_bar + beat
             pitches = _voicing(harmony, start, style, centre, index)
-            loud = int(np.clip(velocity + rng.normal(0, 4), 20, 120))
+            loud = int(max(20, min(velocity + rng.normal(0, 4), 120)))
             notes += [
                 Note(start + spread * i, length, pitch, loud) for i, pitch in enumerate(pitches)
             ]

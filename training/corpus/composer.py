@@ -173,11 +173,12 @@ def _humanise(tags: Tags, track: Track, beats: float, rng: np.random.Generator) 
     for note in track.notes:
         start = _swing(note.start, genre.swing, genre.swing16)
         end = _swing(note.end, genre.swing, genre.swing16)
-        start = max(0.0, start + float(np.clip(rng.normal(0.0, jitter), -2 * jitter, 2 * jitter)))
+        late = rng.normal(0.0, jitter)
+        start = max(0.0, start + max(-2 * jitter, min(late, 2 * jitter)))
         if start >= beats - 0.05 or not 0 <= note.pitch <= 127:
             continue
         swell = 1.0 + 0.07 * math.sin(2 * math.pi * note.start / period - 1.2)
-        velocity = int(np.clip(round(note.velocity * swell), 1, 127))
+        velocity = max(1, min(round(note.velocity * swell), 127))
         length = min(max(end - note.start, 0.05), beats - start)
         out.append(Note(start, length, note.pitch, velocity))
     out.sort(key=lambda n: (n.start, n.pitch))

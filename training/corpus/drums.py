@@ -230,4 +230,4 @@ def _crash(tags: Tags, bar: int) -> list[Note]:
 
 def _hit(voice: str, start: float, level: int, rng: np.random.Generator) -> Note:
     velocity = 12 * level + 10 + rng.normal(0, 4)
-    return Note(start, 0.2, _KEYS[voice], int(np.clip(velocity, 12, 124)))
+    return Note(start, 0.2, _KEYS[voice], int(max(12, min(velocity, 124))))

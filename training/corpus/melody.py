@@ -82,7 +82,7 @@ def _sing(
             pitch = _snap(pitch, harmony.at(start).tones, ladder)
         accent = 8 if onset == 0 else (3 if strong else -5)
         velocity = MOODS[tags.mood].velocity + accent + round(rng.normal(0, 4))
-        notes.append(Note(start, 0.5, pitch, int(np.clip(velocity, 25, 124))))
+        notes.append(Note(start, 0.5, pitch, max(25, min(velocity, 124))))
     return notes, position
 
 

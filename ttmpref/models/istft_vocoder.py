@@ -74,10 +74,17 @@ class ISTFTVocoder(nn.Module):
         """Inverse STFT with the framing of `LogMel`: frame f is centred at (f + 1/2) * hop."""
         n_fft, hop = self.config.n_fft, self.hop_length
         frames = spectrum.shape[-1]
-        pieces = torch.fft.irfft(spectrum, n_fft, dim=1) * self.window[:, None]  # (B, n_fft, frames)
-        length = (frames - 1) * hop + n_fft
-        fold = {"output_size": (1, length), "kernel_size": (1, n_fft), "stride": (1, hop)}
-        audio = F.fold(pieces, **fold)[:, 0, 0]
-        envelope = F.fold(self.window.square()[None, :, None].expand(1, -1, frames), **fold)[:, 0, 0]
+        pieces = torch.fft.irfft(spectrum, n_fft, dim=1)  # (B, n_fft, frames)
+        pieces = pieces * self.window[:, None]
+        audio = self._shift_and_add(pieces)
+        envelope = self._shift_and_add(self.window.square()[None, :, None].expand(1, -1, frames))
         pad = (n_fft - hop) // 2
-        return audio[:, pad : length - pad] / envelope[:, pad : length - pad].clamp(min=1e-3)
+        end = pad + frames * hop
+        return audio[:, pad:end] / envelope[:, pad:end].clamp(min=1e-3)
+
+    def _shift_and_add(self, pieces: Tensor) -> Tensor:
+        """(B, n_fft, frames) to (B, (frames - 1) * hop + n_fft): frame f starts at f * hop."""
+        overlap = self.config.n_fft // self.hop_length
+        chunks = pieces.unflatten(1, (overlap, self.hop_length)).transpose(2, 3)
+        padded = [F.pad(chunks[:, k], (0, 0, k, overlap - 1 - k)) for k in range(overlap)]
+        return torch.stack(padded).sum(0).flatten(1)
