@@ -1,0 +1,1 @@
+"""Measurements behind the figures of the project; each is `python -m benchmarks.<name>`."""

@@ -1,0 +1,150 @@
+"""Closed forms of the metrics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.griffin_lim import griffin_lim, magnitude_from_mel
+from ttmpref.metrics import (
+    bootstrap_interval,
+    clap_score,
+    frechet_distance,
+    log_spectral_distance,
+    recall_at,
+    retrieval_ranks,
+    spectrum_db,
+    wilson_interval,
+)
+
+
+def _rows(n: int, width: int = 6, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, width))
+
+
+def _by_eigenvalues(first: np.ndarray, second: np.ndarray) -> float:
+    """The definition with covariances and a symmetric square root."""
+    s1, s2 = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    values, vectors = np.linalg.eigh(s1)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ s2 @ root).clip(0)).sum()
+    shift = np.square(first.mean(0) - second.mean(0)).sum()
+    return float(shift + np.trace(s1) + np.trace(s2) - 2 * cross)
+
+
+@pytest.mark.parametrize("n", [4, 50])  # fewer and more rows than dimensions
+def test_frechet_distance_of_a_shifted_set_is_the_squared_shift(n: int) -> None:
+    shift = np.array([3.0, 0.0, 4.0, 0.0, 0.0, 0.0])
+    assert frechet_distance(_rows(n), _rows(n) + shift) == pytest.approx(25.0)
+
+
+def test_frechet_distance_of_a_scaled_set_is_known() -> None:
+    rows = _rows(40)
+    spread = np.trace(np.cov(rows, rowvar=False))
+    centred = rows - rows.mean(0)
+    assert frechet_distance(centred, 3.0 * centred) == pytest.approx(4.0 * spread)
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 4), (5, 60), (80, 60)])
+def test_frechet_distance_equals_the_form_with_covariances(n: int, m: int) -> None:
+    first, second = _rows(n, 20, 1), 1.5 * _rows(m, 20, 2) + 0.3
+    assert frechet_distance(first, second) == pytest.approx(_by_eigenvalues(first, second))
+
+
+def test_frechet_distance_is_zero_for_the_same_set_and_symmetric() -> None:
+    first, second = _rows(9), _rows(12, seed=3)
+    assert frechet_distance(first, first[::-1]) == pytest.approx(0.0, abs=1e-9)
+    assert frechet_distance(first, second) == pytest.approx(frechet_distance(second, first))
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((1, 6)), np.zeros(6), np.full((3, 6), np.nan), np.zeros((3, 5))]
+)
+def test_frechet_distance_refuses_what_has_no_gaussian(rows: np.ndarray) -> None:
+    with pytest.raises(ValueError):
+        frechet_distance(rows, _rows(9))
+
+
+def test_clap_score_is_the_mean_cosine() -> None:
+    text = np.array([[2.0, 0.0], [0.0, 1.0]])
+    audio = np.array([[1.0, 0.0], [1.0, 0.0]])
+    assert clap_score(text, audio) == pytest.approx(0.5)
+
+
+def _tone(amplitude: float = 1.0) -> np.ndarray:
+    # 64 samples a period: a whole bin of every frame size.
+    return (amplitude * np.sin(2 * np.pi * np.arange(8192) / 64)).astype(np.float32)
+
+
+def test_a_full_scale_sine_peaks_at_0_db() -> None:
+    assert spectrum_db(_tone(), 1024).max(1) == pytest.approx(0.0, abs=1e-3)
+    assert spectrum_db(np.zeros(100, np.float32), 512).tolist() == [[-80.0] * 257]
+
+
+def test_log_spectral_distance_of_a_gain_is_the_gain() -> None:
+    noise = np.random.default_rng(0).standard_normal(16384).astype(np.float32) * 0.3
+    assert log_spectral_distance(noise, noise) == 0.0
+    assert log_spectral_distance(noise, 0.5 * noise) == pytest.approx(6.0206, abs=0.01)
+    assert log_spectral_distance(noise, -noise) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_log_spectral_distance_ignores_what_lies_under_the_floor() -> None:
+    quiet = 1e-6 * _tone()
+    assert log_spectral_distance(quiet, 0.1 * quiet) == 0.0
+
+
+def test_log_spectral_distance_refuses_other_lengths() -> None:
+    with pytest.raises(ValueError, match="equally long"):
+        log_spectral_distance(_tone(), _tone()[:-1])
+
+
+def test_ranks_count_better_and_equal_candidates() -> None:
+    similarities = np.array([[0.9, 0.1, 0.2], [0.5, 0.5, 0.1], [0.3, 0.2, 0.1]])
+    ranks = retrieval_ranks(similarities)
+    assert ranks.tolist() == [1, 2, 3]
+    assert recall_at(ranks, 2) == pytest.approx(2 / 3)
+
+
+def test_bootstrap_interval_holds_the_mean_and_is_repeatable() -> None:
+    values = _rows(400, 1)[:, 0] + 5.0
+    interval = bootstrap_interval(lambda rows: float(values[rows].mean()), 400)
+    low, high = interval
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
+    assert interval == bootstrap_interval(lambda rows: float(values[rows].mean()), 400)
+
+
+def test_wilson_interval_matches_its_closed_form_at_the_ends() -> None:
+    assert wilson_interval(0, 10) == pytest.approx((0.0, 1.96**2 / (10 + 1.96**2)))
+    assert wilson_interval(10, 10) == pytest.approx((10 / (10 + 1.96**2), 1.0))
+    with pytest.raises(ValueError):
+        wilson_interval(3, 2)
+
+
+def _inconsistency(waveform: torch.Tensor, magnitude: torch.Tensor) -> float:
+    spectrum = torch.stft(
+        waveform, 256, 64, window=torch.hann_window(256), return_complex=True
+    ).abs()
+    return ((spectrum - magnitude).norm() / magnitude.norm()).item()
+
+
+def test_griffin_lim_comes_closer_to_the_magnitudes_with_every_round() -> None:
+    time = torch.arange(4096) / 8000
+    waveform = (torch.sin(2 * torch.pi * (300 + 400 * time) * time) * (1 - time))[None]
+    window = torch.hann_window(256)
+    magnitude = torch.stft(waveform, 256, 64, window=window, return_complex=True).abs()
+    errors = [
+        _inconsistency(griffin_lim(magnitude, 256, 64, rounds), magnitude) for rounds in (0, 4, 32)
+    ]
+    assert errors[2] < 0.5 * errors[0]
+    assert errors[2] < errors[1] < errors[0]
+
+
+def test_mel_inversion_is_non_negative_and_explains_the_mel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.rand(8, 33, generator=generator) * (torch.rand(8, 33, generator=generator) > 0.7)
+    mel = basis @ torch.rand(2, 33, 5, generator=generator)
+    magnitude = magnitude_from_mel(mel, basis)
+    assert magnitude.min() >= 0
+    assert ((basis @ magnitude - mel).norm() / mel.norm()).item() < 0.02
