@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,3 +251,9 @@ def test_latents_are_drawn_with_a_caption_of_their_own_piece() -> None:
     mean, _, text, _ = split.batch(64, 4, draws(0, "test", 0))
     owner = torch.tensor([0, 1, 1, 1, 2, 2])[text[:, 0, 0].long()]
     assert torch.equal(owner, mean[:, 0, 0].long())
+
+
+def test_a_corpus_travels_to_workers_without_its_audio(corpora: tuple[Corpus, Corpus]) -> None:
+    corpus = corpora[0]
+    assert corpus.waveforms.nbytes > 100_000
+    assert len(pickle.dumps(corpus)) < 1_000

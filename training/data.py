@@ -46,6 +46,10 @@ class Corpus:
     folder: Path
     split: str
 
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path, str]]:
+        """Workers get the place alone: a memory map would be pickled as its whole content."""
+        return Corpus, (self.folder, self.split)
+
     @cached_property
     def pieces(self) -> list[PieceRecord]:
         return [piece for piece in load_index(self.folder) if piece.split == self.split]

@@ -1,9 +1,9 @@
 """One optimisation loop for every network: exact resume, JSONL log, atomic checkpoints.
 
-A `Job` owns its networks, optimisers and one training step; the loop owns time. All random draws of
-a job come from `draws(seed, purpose, step)`, so they are functions of the step alone: a run that was
-killed and resumed takes the same batches and the same noise as one that was not, and ends with the
-same bits on the same CPU.
+A `Job` owns its networks, optimisers and one training step; the loop owns time. All random draws
+of a job come from `draws(seed, purpose, step)`, so they are functions of the step alone: a run that
+was killed and resumed takes the same batches and the same noise as one that was not, and ends with
+the same bits on the same CPU.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _MOOD_USES = {
     "dreamy": ("drifting off to sleep", "a fantasy scene", "a journey through space"),
     "epic": ("a film trailer", "a heroic battle scene", "a video game", "an adventure film"),
     "mysterious": ("a detective story", "a strange tale", "a mystery film"),
-    "romantic": ("a love scene", "a wedding", "a candlelit dinner", "a slow dance"),
+    "romantic": ("a love scene", "a wedding", "a candlelit dinner", "a first dance"),
     "playful": ("a children's show", "a cartoon", "a light comedy", "a puzzle game"),
     "tense": ("a chase scene", "a suspense film", "a countdown", "a crime drama"),
 }
@@ -252,12 +252,12 @@ def _about_backing(tags: Tags, rng: np.random.Generator) -> str:
 
 def _about_tempo(tags: Tags, rng: np.random.Generator) -> str:
     word = _tempo(tags, rng)
-    frames = (f"the tempo is {word.removesuffix('-tempo')}, {_bpm(tags, rng)}.",
-              f"it moves at {_article(word.removesuffix('-paced').removesuffix('-tempo'))} pace "
-              f"{_key(tags, rng)}.",
-              f"it is {word} and {_key(tags, rng)}.")  # fmt: skip
     if word in ("mid-tempo", "moderately paced", "uptempo", "downtempo"):
-        return frames[2]
+        return f"it is {word} and {_key(tags, rng)}."
+    plain = word.removesuffix("-tempo").removesuffix("-paced")
+    frames = (f"the tempo is {plain}, {_bpm(tags, rng)}.",
+              f"it moves at {_article(plain)} pace {_key(tags, rng)}.",
+              f"it is {word} and {_key(tags, rng)}.")  # fmt: skip
     return frames[rng.integers(len(frames))]
 
 
