@@ -1,7 +1,7 @@
 """Describing tags in words, the way people and language models write music prompts.
 
 A caption is put together from clauses that are each true of the tags: wording, order and length
-vary widely, from four-word tag lists to two full sentences.
+vary widely, from four-word tag lists to a short paragraph.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def describe(tags: Tags, rng: np.random.Generator) -> str:
         Four to about sixty words.
     """
     styles: tuple[tuple[Callable[[Tags, np.random.Generator], str], float], ...] = (
-        (_tag_list, 0.14), (_phrase, 0.32), (_sentence, 0.30), (_two_sentences, 0.24),
+        (_tag_list, 0.14), (_phrase, 0.32), (_sentence, 0.30), (_several_sentences, 0.24),
     )  # fmt: skip
     weights = np.array([weight for _, weight in styles])
     write = styles[rng.choice(len(styles), p=weights / weights.sum())][0]
@@ -85,7 +85,7 @@ def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
 
 def _article(words: str) -> str:
     first = words.split()[0].lower()
-    vowel = first[0] in "aeio" or first.startswith("up") or first.startswith("un")
+    vowel = first[0] in "aeio" or first.startswith(("up", "un", "urg"))
     return ("an " if vowel or first.startswith("808") else "a ") + words
 
 
@@ -185,14 +185,15 @@ def _sentence(tags: Tags, rng: np.random.Generator) -> str:
     opening, has_mood = _opening(tags, rng)
     backing = _backing(tags, rng)
     lead = _lead_with_article(tags, rng)
+    player = lead.removesuffix(" melody")  # a melody does not play the melody
     verb = _lead_verb(lead, rng)
     mood = _pick(MOODS[tags.mood].phrases, rng)
     frames = (
         f"{opening} {_pick(_FEATURING, rng)} {lead}, {_pick(_BACKED, rng)} {backing}, "
         f"{_pick(_EVOKING, rng)} {mood}.",
-        f"{opening} where {lead} {verb} {_pick(('over', 'above'), rng)} "
+        f"{opening} where {player} {verb} {_pick(('over', 'above'), rng)} "
         f"{backing}" + ("." if has_mood else f", {_pick(_EVOKING, rng)} {mood}."),
-        f"{lead} {verb} in this {_bare(opening)}, {_pick(_BACKED, rng)} "
+        f"{player} {verb} in this {_bare(opening)}, {_pick(_BACKED, rng)} "
         f"{backing}" + ("." if has_mood else f", {_pick(_EVOKING, rng)} {mood}."),
         f"{opening} {_key(tags, rng)} with {lead}, {_pick(_BACKED, rng)} {backing}"
         + ("." if has_mood else f", {_pick(_EVOKING, rng)} {mood}."),
@@ -219,19 +220,23 @@ def _use(tags: Tags, rng: np.random.Generator) -> str:
     return _pick(_USES, rng).format(use=_pick(_MOOD_USES[tags.mood], rng))
 
 
-def _two_sentences(tags: Tags, rng: np.random.Generator) -> str:
+def _several_sentences(tags: Tags, rng: np.random.Generator) -> str:
     opening, has_mood = _opening(tags, rng)
     first = f"{opening} {_pick(_FEATURING, rng)} {_lead_with_article(tags, rng)}"
     if rng.random() < 0.6:
         first += f", {_pick(_BACKED, rng)} {_backing(tags, rng)}"
-    extras = [_about_lead(tags, rng), _about_tempo(tags, rng)]
+    extras = [_about_lead(tags, rng)]
+    if not any(word in opening.lower() for word in TEMPO_WORDS[tags.tempo_class]):
+        extras.append(_about_tempo(tags, rng))
     if "," not in first:  # the accompaniment has not been told yet
         extras.append(_about_backing(tags, rng))
     rng.shuffle(extras)
-    chosen = extras[: int(rng.integers(1, 3))]
+    chosen = extras[: int(rng.integers(1, 4))]
     if not has_mood or rng.random() < 0.3:
         chosen.insert(int(rng.integers(0, len(chosen) + 1)), _about_mood(tags, rng))
-    return f"{first}. {' '.join(_tidy(c) for c in chosen[:2])}"
+    if rng.random() < 0.15:
+        first += f", {_use(tags, rng)}"
+    return f"{first}. {' '.join(_tidy(c) for c in chosen)}"
 
 
 def _about_lead(tags: Tags, rng: np.random.Generator) -> str:

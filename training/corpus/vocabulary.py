@@ -239,7 +239,7 @@ GENRES: dict[str, Genre] = {
         ("latin", "Latin", "salsa", "bossa nova", "Afro-Cuban", "Latin dance", "tropical"),
         ("Latin music", "a salsa groove", "a Latin tune", "a tropical Latin dance"),
         ("congas and Latin percussion", "a tumbao bass and congas", "Latin percussion",
-         "syncopated montuno patterns"),
+         "syncopated Latin rhythms"),
     ),
 }  # fmt: skip
 
@@ -379,7 +379,7 @@ TEMPO_WORDS: dict[str, tuple[str, ...]] = {
 
 DENSITY_WORDS: dict[str, tuple[str, ...]] = {
     "sparse": ("sparse", "minimal", "simple", "spare"),
-    "moderate": ("flowing", "melodic", "tuneful"),
+    "moderate": ("flowing", "tuneful", "steady", "song-like"),
     "dense": ("busy", "virtuosic", "dense", "note-filled"),
 }
 
