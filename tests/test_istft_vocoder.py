@@ -5,16 +5,18 @@ import torch
 import torch.nn.functional as F
 
 from tests.seeded import relative_error
-from ttmpref.config import ISTFTVocoderConfig
-from ttmpref.models.istft_vocoder import ISTFTVocoder
+from ttmpref.config import ISTFTVocoderConfig, MelConfig
+from ttmpref.models.istft_vocoder import ISTFTVocoder, spreading
+from ttmpref.models.mel import LogMel
 
 SMALL = ISTFTVocoderConfig(num_mels=16, width=16, hidden=32, num_blocks=2, weights="unused")
+MEL = MelConfig(num_mels=16)
 
 
 @pytest.fixture
 def vocoder() -> ISTFTVocoder:
     torch.manual_seed(0)
-    return ISTFTVocoder(SMALL)
+    return ISTFTVocoder(SMALL, MEL)
 
 
 def test_overlap_add_inverts_the_mel_framing(vocoder: ISTFTVocoder) -> None:
@@ -43,3 +45,13 @@ def test_a_batch_equals_its_clips_alone(vocoder: ISTFTVocoder) -> None:
 def test_a_mel_of_the_wrong_width_is_refused(vocoder: ISTFTVocoder) -> None:
     with pytest.raises(ValueError, match="mel must be"):
         vocoder(torch.zeros(1, 15, 4))
+
+
+def test_the_first_guess_of_a_flat_spectrum_is_flat() -> None:
+    mel = LogMel(MelConfig()).basis @ torch.ones(1025, 1)  # the mel of magnitude one everywhere
+    assert torch.allclose(spreading(MelConfig()) @ mel, torch.ones(1025, 1), atol=1e-4)
+
+
+def test_a_front_end_with_another_framing_is_refused() -> None:
+    with pytest.raises(ValueError, match="the vocoder expects mels"):
+        ISTFTVocoder(SMALL, MelConfig(num_mels=16, hop_length=256))

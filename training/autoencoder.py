@@ -194,7 +194,7 @@ class VocoderJob:
         self.recipe, self.config, self.vae = recipe, config, vae
         self.train_split, self.held_out = splits
         self.log_mel = LogMel(config.mel)
-        self.vocoder = ISTFTVocoder(config.vocoder)
+        self.vocoder = ISTFTVocoder(config.vocoder, config.mel)
         self.average = Average(self.vocoder, recipe.ema_decay)
         self.discriminators = nn.ModuleList(
             SpectrogramDiscriminator(size) for size in self.DISCRIMINATOR_SIZES

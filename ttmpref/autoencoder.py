@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ttmpref.config import AutoencoderConfig, BigVGANConfig, ISTFTVocoderConfig
+from ttmpref.config import AutoencoderConfig, BigVGANConfig, ISTFTVocoderConfig, MelConfig
 from ttmpref.models.bigvgan import BigVGAN, load_bigvgan_state
 from ttmpref.models.istft_vocoder import ISTFTVocoder
 from ttmpref.models.mel import LogMel
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 LoadTensors = Callable[[str], dict[str, Tensor]]
 
 
-def build_vocoder(config: VocoderConfig) -> nn.Module:
-    """The vocoder network that `config` names, freshly initialised."""
+def build_vocoder(config: VocoderConfig, mel: MelConfig) -> nn.Module:
+    """The vocoder network that `config` names, freshly initialised, for mels of `mel`."""
     match config:
         case ISTFTVocoderConfig():
-            return ISTFTVocoder(config)
+            return ISTFTVocoder(config, mel)
         case BigVGANConfig():
             return BigVGAN(config)
 
@@ -55,7 +55,7 @@ class MelAutoencoder(nn.Module):
         self.samples_per_latent = config.samples_per_latent
         self.log_mel = LogMel(config.mel)
         self.vae = MelVAE(config.vae)
-        self.vocoder = build_vocoder(config.vocoder)
+        self.vocoder = build_vocoder(config.vocoder, config.mel)
 
     @classmethod
     def load(cls, config: AutoencoderConfig, load_tensors: LoadTensors) -> MelAutoencoder:

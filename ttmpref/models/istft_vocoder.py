@@ -2,7 +2,9 @@
 
 The head predicts one magnitude and one phase per frequency bin and frame; the inverse STFT turns
 them into samples, so nothing runs at audio rate but an FFT. This is what makes 10 s of audio cost a
-fraction of a second on a CPU (the full-size system uses BigVGAN v2 behind the same seam).
+fraction of a second on a CPU (the full-size system uses BigVGAN v2 behind the same seam). The mel
+itself, spread back over the bins, is the first guess of the magnitude: the network learns only what
+the guess lacks, which saves most of the training that such a small one could not afford.
 
 Shapes: mel (B, M, frames), hidden (B, W, frames), spectrum (B, F, frames), waveform (B, S).
 """
@@ -13,9 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttmpref.config import ISTFTVocoderConfig
+from ttmpref.config import ISTFTVocoderConfig, MelConfig
+from ttmpref.models.mel import mel_basis
 
 MAX_LOG_MAGNITUDE = 7.0  # above the largest bin of a full-scale sine under the window in use
+MIN_MAGNITUDE = 1e-5  # of the first guess, so that silence has a logarithm
+
+
+def spreading(mel: MelConfig) -> Tensor:
+    """(F, M) matrix from mel values back to bin magnitudes.
+
+    Every bin is the weighted mean of the bands that cover it, each band counted at the mean
+    magnitude under its filter; the few bins outside all filters take the nearest covered bin.
+    """
+    basis = torch.from_numpy(mel_basis(mel)).double()  # (M, F)
+    weights = basis / basis.sum(0).clamp(min=1e-12)  # per bin, the share of each band
+    spread = (weights / basis.sum(1, keepdim=True).clamp(min=1e-12)).T  # (F, M)
+    covered = basis.sum(0).nonzero()[:, 0]
+    nearest = (torch.arange(basis.shape[1])[:, None] - covered[None]).abs().argmin(1)
+    return spread[covered[nearest]].float()
 
 
 class ConvNeXtBlock(nn.Module):
@@ -36,10 +54,19 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ISTFTVocoder(nn.Module):
-    """Natural log-mel to waveform; S = frames * hop_length."""
+    """Natural log-mel to waveform; S = frames * hop_length.
 
-    def __init__(self, config: ISTFTVocoderConfig) -> None:
+    Args:
+        config: sizes; its framing must be that of `mel`.
+        mel: the front end whose mels are read.
+    """
+
+    def __init__(self, config: ISTFTVocoderConfig, mel: MelConfig) -> None:
         super().__init__()
+        ours = (config.num_mels, config.n_fft, config.hop_length, "natural")
+        theirs = (mel.num_mels, mel.n_fft, mel.hop_length, mel.log)
+        if ours != theirs:
+            raise ValueError(f"the vocoder expects mels {ours}, the front end makes {theirs}")
         self.config = config
         self.hop_length = config.hop_length
         self.bins = config.n_fft // 2 + 1
@@ -52,14 +79,16 @@ class ISTFTVocoder(nn.Module):
         self.norm_out = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, 2 * self.bins)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("spreading", spreading(mel), persistent=False)
 
     def spectrum(self, mel: Tensor) -> Tensor:
         """(B, M, frames) to the complex spectrum (B, F, frames)."""
         x = self.norm_in(self.embed(mel).transpose(1, 2)).transpose(1, 2)  # (B, W, frames)
         for block in self.blocks:
             x = block(x)
-        magnitude, phase = self.head(self.norm_out(x.transpose(1, 2))).chunk(2, dim=-1)
-        magnitude = magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
+        change, phase = self.head(self.norm_out(x.transpose(1, 2))).chunk(2, dim=-1)
+        guess = (mel.exp().transpose(1, 2) @ self.spreading.T).clamp(min=MIN_MAGNITUDE).log()
+        magnitude = (guess + change).clamp(max=MAX_LOG_MAGNITUDE).exp()
         return torch.polar(magnitude, phase).transpose(1, 2)
 
     def forward(self, mel: Tensor) -> Tensor:
