@@ -31,7 +31,7 @@ def spreading(mel: MelConfig) -> Tensor:
     basis = torch.from_numpy(mel_basis(mel)).double()  # (M, F)
     weights = basis / basis.sum(0).clamp(min=1e-12)  # per bin, the share of each band
     spread = (weights / basis.sum(1, keepdim=True).clamp(min=1e-12)).T  # (F, M)
-    covered = basis.sum(0).nonzero()[:, 0]
+    covered = (basis.sum(0) > 1e-6).nonzero()[:, 0]  # rounding leaves traces beyond the last band
     nearest = (torch.arange(basis.shape[1])[:, None] - covered[None]).abs().argmin(1)
     return spread[covered[nearest]].float()
 
