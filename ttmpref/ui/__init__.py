@@ -29,10 +29,11 @@ LONGEST_QUEUE = 32
 def build_app(studio: Studio) -> gr.Blocks:
     """The page, not yet served."""
     folder = ClipFolder()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder.path / "gradio")
-    hourly = (3600, int(MAX_AGE_SECONDS))
+    # Gradio serves what lies in its folder for temporary files, and nothing beside it.
+    os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
+    sweeping = (3600, int(MAX_AGE_SECONDS))  # how often, and what counts as old
     with gr.Blocks(
-        title="ttmpref · text to music", analytics_enabled=False, delete_cache=hourly
+        title="ttmpref · text to music", analytics_enabled=False, delete_cache=sweeping
     ) as app:
         gr.HTML(_header(studio), elem_id="masthead", js_on_load=None)
         with gr.Tabs(elem_id="tabs"):
@@ -40,7 +41,6 @@ def build_app(studio: Studio) -> gr.Blocks:
                 build_generate_tab(studio, folder)
             with gr.Tab("About", id="about"):
                 build_about_tab(studio)
-    app.allowed_paths = [str(folder.path / "clips")]
     return app.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
 
 
@@ -54,7 +54,6 @@ def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, s
         theme=build_theme(),
         css_paths=STATIC / "app.css",
         head=f"<script>{script}</script>",
-        allowed_paths=app.allowed_paths,
         run_history=False,
         enable_monitoring=False,
         footer_links=["settings"],

@@ -85,9 +85,9 @@ def preset_text(studio: Studio) -> str:
         f"{number(output.true_peak_ceiling_db, 1)} dBTP",
         *(f"- **{name}:** {size}" for name, size in _sizes(preset)),
         "",
-        "| Stage | Made from | Takes a score | State |",
-        "|---|---|---|---|",
-        *(_stage_row(stage, studio.stages()) for stage in studio.stages()),
+        "**Stages**, each made from the one it names:",
+        "",
+        *(_stage_line(stage, studio.stages()) for stage in studio.stages()),
     ])  # fmt: skip
 
 
@@ -104,15 +104,12 @@ def _sizes(preset: Preset) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _stage_row(stage: StageInfo, stages: tuple[StageInfo, ...]) -> str:
+def _stage_line(stage: StageInfo, stages: tuple[StageInfo, ...]) -> str:
     titles = {other.name: other.title for other in stages}
-    cells = (
-        f"**{stage.title}** {stage.notes}".strip(),
-        titles.get(stage.parent or "", "scratch"),
-        "yes" if stage.takes_score else "no",
-        "ready" if stage.available else (stage.missing or ""),
-    )
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    origin = f"from {titles[stage.parent]}" if stage.parent else "from scratch"
+    score = "takes a score" if stage.takes_score else "takes no score"
+    state = "" if stage.available else f" *Not available: {stage.missing}*"
+    return f"- **{stage.title}**, {origin}, {score}. {stage.notes}{state}".replace("\n", " ")
 
 
 def versions_text() -> str:

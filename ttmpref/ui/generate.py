@@ -21,14 +21,12 @@ from ttmpref.studio import Studio
 from ttmpref.types import (
     GUIDANCE_RANGE,
     GUIDANCE_SCHEDULES,
-    MAX_SEED,
     MAX_VARIATIONS,
     SCORE_RANGE,
     SOLVERS,
     STEPS_RANGE,
     Generation,
     GenerationRequest,
-    InvalidRequest,
     Progress,
     StageInfo,
     TtmprefError,
@@ -36,18 +34,13 @@ from ttmpref.types import (
 from ttmpref.ui import words
 from ttmpref.ui.clips import ClipFolder
 from ttmpref.ui.errors import field_at_fault, spoken, translated
+from ttmpref.ui.form import FIELDS, field_values, parse_settings, read_request
 from ttmpref.ui.player import clip_card
 
 CLIP_LIST_JS = (Path(__file__).parent / "static" / "clip_list.js").read_text(encoding="utf-8")
-CLIP_LIST_HTML = (
-    '<div class="clips" role="list" aria-label="Finished clips"></div>' + words.EMPTY_STATE
-)
-# Names of the form's fields in the order in which handlers receive them; all but `lock` are
-# fields of `GenerationRequest`.
-FIELDS = (
-    "prompt", "seed", "lock", "stage", "score", "guidance", "num_steps", "negative_prompt",
-    "variations", "solver", "guidance_schedule",
-)  # fmt: skip
+CLIP_LIST_HTML = '<div class="clips" aria-label="Finished clips"></div>' + words.EMPTY_STATE
+# Enter does what the button does, and nothing while the button is off.
+PRESS_GENERATE_JS = "() => document.querySelector('#generate:not([disabled])')?.click()"
 UPDATE_SECONDS = 0.1
 
 Updates = dict[Any, Any]
@@ -68,35 +61,9 @@ def build_generate_tab(studio: Studio, folder: ClipFolder) -> None:
         with gr.Column(elem_id="settings"):
             fields |= _settings(studio)
             paste, apply = _paste_box()
-    page = Page(studio, folder, fields, generate, cancel, status, clips)
+    page = Page(studio, folder, fields, gr.State(None), generate, cancel, status, clips)
     _connect_run(page)
     _connect_settings(page, paste, apply)
-
-
-@dataclass(frozen=True, eq=False)
-class Page:
-    """The parts of the tab that handlers read and write."""
-
-    studio: Studio
-    folder: ClipFolder
-    fields: dict[str, Any]
-    generate: gr.Button
-    cancel: gr.Button
-    status: gr.HTML
-    clips: gr.HTML
-
-    @property
-    def inputs(self) -> list[Any]:
-        return [self.fields[name] for name in FIELDS]
-
-    def stage(self, name: str) -> StageInfo:
-        return next(stage for stage in self.studio.stages() if stage.name == name)
-
-    def buttons(self, running: bool) -> Updates:
-        return {
-            self.generate: gr.update(interactive=not running),
-            self.cancel: gr.update(interactive=running),
-        }
 
 
 # ------------------------------------------------------------------------------ layout
@@ -125,23 +92,23 @@ def _settings(studio: Studio) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     with gr.Row(elem_id="seed-row"):
         fields["seed"] = gr.Textbox(
-            label="Seed", info=words.SEED, value="", placeholder="drawn at random",
-            max_lines=1, elem_id="seed", min_width=120,
+            label="Seed", info=words.SEED, placeholder="drawn at random", max_lines=1,
+            elem_id="seed", min_width=120,
         )  # fmt: skip
         fields["lock"] = gr.Checkbox(label=words.LOCK, elem_id="lock", min_width=60)
     fields["variations"] = gr.Slider(
         1, MAX_VARIATIONS, value=1, step=1, label="Variations", info=words.VARIATIONS
     )
     choices = [(stage.title, stage.name) for stage in stages.values() if stage.available]
-    chosen = defaults.stage if stages[defaults.stage].available else None
+    default = stages[defaults.stage]
     fields["stage"] = gr.Dropdown(
-        choices, value=chosen, label="Stage", filterable=False, elem_id="stage",
-        info=words.stage_info(stages[defaults.stage]),
+        choices, value=default.name if default.available else None, label="Stage",
+        info=words.stage_info(default), filterable=False, elem_id="stage",
     )  # fmt: skip
     gr.HTML(words.unavailable_stages(tuple(stages.values())), js_on_load=None)
     fields["score"] = gr.Slider(
         *SCORE_RANGE, value=defaults.score, step=0.1, label="Score s", elem_id="score",
-        **_score_state(stages[defaults.stage]),
+        **_score_state(default),
     )  # fmt: skip
     fields["guidance"] = gr.Slider(
         *GUIDANCE_RANGE, value=defaults.guidance, step=0.1, label="Guidance w",
@@ -189,24 +156,24 @@ def _score_state(stage: StageInfo) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------ a run
+# ------------------------------------------------------------------------------ connections
 
 
 def _connect_run(page: Page) -> None:
-    request = gr.State(None)
-    begin = gr.on(
-        [page.generate.click, page.fields["prompt"].submit],
-        lambda *values: _begin(page, request, values),
+    fields = page.fields
+    fields["prompt"].submit(None, js=PRESS_GENERATE_JS, api_visibility="private")
+    begin = page.generate.click(
+        page.begin,
         inputs=page.inputs,
-        outputs=[request, page.fields["seed"], page.status, page.generate, page.cancel],
-        validator=lambda *values: _check(page, values),
+        outputs=[page.request, fields["seed"], page.status, page.generate, page.cancel],
+        validator=page.check,
         concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",
     )
     run = begin.success(
-        lambda asked: (yield from _run(page, asked)),
-        inputs=request,
+        page.run,
+        inputs=page.request,
         outputs=[page.clips, page.status, page.generate, page.cancel],
         concurrency_limit=1,
         concurrency_id="model",
@@ -216,7 +183,7 @@ def _connect_run(page: Page) -> None:
     )
     # Two events, because a step that is already on its way would overwrite what the first says.
     page.cancel.click(None, cancels=[begin, run]).then(
-        lambda: page.buttons(running=False) | {page.status: words.stopped()},
+        page.stopped,
         outputs=[page.status, page.generate, page.cancel],
         queue=False,
         show_progress="hidden",
@@ -224,41 +191,104 @@ def _connect_run(page: Page) -> None:
     )
 
 
-def _check(page: Page, values: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """One mark per field, so that the page shows what is wrong where it is wrong."""
-    try:
-        read_request(page.studio, dict(zip(FIELDS, values, strict=True)))
-    except TtmprefError as error:
-        at_fault = field_at_fault(error, FIELDS) or "prompt"
-        return [gr.validate(name != at_fault, spoken(error)) for name in FIELDS]
-    return [gr.validate(True, "") for _ in FIELDS]
+def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
+    quiet = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+    stage, score = page.fields["stage"], page.fields["score"]
+    seed, lock = page.fields["seed"], page.fields["lock"]
+    stage.change(page.show_stage, inputs=stage, outputs=[stage, score], **quiet)
+    page.clips.click(page.use_seed, outputs=[seed, lock], **quiet)
+    page.clips.select(page.use_all, outputs=page.inputs, **quiet)
+    apply.click(page.use_text, inputs=paste, outputs=page.inputs, **quiet)
 
 
-def _begin(page: Page, request: gr.State, values: tuple[Any, ...]) -> Updates:
-    with translated():
-        asked = read_request(page.studio, dict(zip(FIELDS, values, strict=True)))
-    return page.buttons(running=True) | {
-        request: asked,
-        page.fields["seed"]: str(asked.seed),
-        page.status: words.waiting(),
-    }
+@dataclass(frozen=True, eq=False)
+class Page:
+    """The parts of the tab, and the handlers of its events."""
 
+    studio: Studio
+    folder: ClipFolder
+    fields: dict[str, Any]
+    request: gr.State
+    generate: gr.Button
+    cancel: gr.Button
+    status: gr.HTML
+    clips: gr.HTML
 
-def _run(page: Page, asked: GenerationRequest) -> Iterator[Updates]:
-    cards: list[dict[str, str]] = []
-    try:
-        with closing(page.studio.stream(asked)) as events:
-            for event in paced(events):
-                match event:
-                    case Progress():
-                        yield {page.status: words.progress(event, len(cards), asked.variations)}
-                    case Generation():
-                        cards.append(_card(page, event))
-                        yield {page.clips: list(cards)}
-    except Exception as error:
-        yield page.buttons(running=False) | {page.status: words.failed(spoken(error))}
-    else:
-        yield page.buttons(running=False) | {page.status: words.done(len(cards))}
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.fields[name] for name in FIELDS]
+
+    def check(self, *values: Any) -> list[dict[str, Any]]:
+        """One mark per field, so that the page shows what is wrong where it is wrong."""
+        try:
+            read_request(self.studio, values)
+        except TtmprefError as error:
+            at_fault = field_at_fault(error, FIELDS) or "prompt"
+            return [gr.validate(name != at_fault, spoken(error)) for name in FIELDS]
+        return [gr.validate(True, "") for _ in FIELDS]
+
+    def begin(self, *values: Any) -> Updates:
+        """Fix the request, show its seed, and say that the run waits its turn."""
+        with translated():
+            request = read_request(self.studio, values)
+        return self._buttons(running=True) | {
+            self.request: request,
+            self.fields["seed"]: str(request.seed),
+            self.status: words.waiting(),
+        }
+
+    def run(self, request: GenerationRequest) -> Iterator[Updates]:
+        """Progress and cards as they come; closing this iterator stops the sampler."""
+        cards: list[dict[str, str]] = []
+        try:
+            with closing(self.studio.stream(request)) as events:
+                for event in paced(events):
+                    if isinstance(event, Generation):
+                        cards.append(self._card(event))
+                        yield {self.clips: list(cards)}
+                    else:
+                        yield {self.status: words.progress(event, len(cards), request.variations)}
+        except Exception as error:
+            yield self._buttons(running=False) | {self.status: words.failed(spoken(error))}
+        else:
+            yield self._buttons(running=False) | {self.status: words.done(len(cards))}
+
+    def stopped(self) -> Updates:
+        return self._buttons(running=False) | {self.status: words.stopped()}
+
+    def show_stage(self, name: str) -> Updates:
+        """Help and score slider of the chosen stage."""
+        info = self._stage(name)
+        return {
+            self.fields["stage"]: gr.update(info=words.stage_info(info)),
+            self.fields["score"]: gr.update(**_score_state(info)),
+        }
+
+    def use_seed(self, event: gr.EventData) -> Updates:
+        settings = json.loads(event.settings)
+        return {self.fields["seed"]: str(settings["seed"]), self.fields["lock"]: True}
+
+    def use_all(self, event: gr.EventData) -> list[Any]:
+        return self.use_text(event.settings)
+
+    def use_text(self, text: str) -> list[Any]:
+        """Values of the whole form for pasted settings."""
+        with translated():
+            return field_values(parse_settings(self.studio, text))
+
+    def _buttons(self, running: bool) -> Updates:
+        return {
+            self.generate: gr.update(interactive=not running),
+            self.cancel: gr.update(interactive=running),
+        }
+
+    def _stage(self, name: str) -> StageInfo:
+        return next(stage for stage in self.studio.stages() if stage.name == name)
+
+    def _card(self, generation: Generation) -> dict[str, str]:
+        stored = self.folder.keep(self.studio, generation)
+        html = clip_card(generation, stored, self._stage(generation.request.stage))
+        return {"id": stored.token, "html": html}
 
 
 def paced(events: Iterator[Progress | Generation]) -> Iterator[Progress | Generation]:
@@ -269,79 +299,3 @@ def paced(events: Iterator[Progress | Generation]) -> Iterator[Progress | Genera
         if isinstance(event, Generation) or now >= next_update:
             next_update = now + UPDATE_SECONDS
             yield event
-
-
-def _card(page: Page, generation: Generation) -> dict[str, str]:
-    stored = page.folder.keep(page.studio, generation)
-    html = clip_card(generation, stored, page.stage(generation.request.stage))
-    return {"id": stored.token, "html": html}
-
-
-def read_request(studio: Studio, form: dict[str, Any]) -> GenerationRequest:
-    """The request a filled form stands for; raises `InvalidRequest` as the Studio does."""
-    form = dict(form)
-    locked = form.pop("lock")
-    form["seed"] = read_seed(form["seed"]) if locked else None
-    for name in ("num_steps", "variations"):  # sliders may send 25.0
-        form[name] = int(form[name])
-    return studio.request(form.pop("prompt"), **form)
-
-
-def read_seed(text: str) -> int:
-    """A typed seed. It is text because a number field rounds above 2**53."""
-    digits = (text or "").strip()
-    if not (digits.isascii() and digits.isdigit() and int(digits) <= MAX_SEED):
-        raise InvalidRequest(
-            f"seed is {digits!r}; a locked seed must be a whole number from 0 to {MAX_SEED}"
-        )
-    return int(digits)
-
-
-# ------------------------------------------------------------------------------ settings
-
-
-def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
-    quiet = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-    stage, score = page.fields["stage"], page.fields["score"]
-
-    def show_stage(name: str) -> Updates:
-        info = page.stage(name)
-        return {
-            stage: gr.update(info=words.stage_info(info)),
-            score: gr.update(**_score_state(info)),
-        }
-
-    stage.change(show_stage, inputs=stage, outputs=[stage, score], **quiet)
-
-    def use_seed(event: gr.EventData) -> Updates:
-        settings = json.loads(event.settings)
-        return {page.fields["seed"]: str(settings["seed"]), page.fields["lock"]: True}
-
-    def use_all(event: gr.EventData) -> list[Any]:
-        return _restored(page, event.settings)
-
-    page.clips.click(use_seed, outputs=[page.fields["seed"], page.fields["lock"]], **quiet)
-    page.clips.select(use_all, outputs=page.inputs, **quiet)
-    apply.click(lambda text: _restored(page, text), inputs=paste, outputs=page.inputs, **quiet)
-
-
-def _restored(page: Page, text: str) -> list[Any]:
-    """Values of the form, in the order of `FIELDS`, for pasted settings."""
-    with translated():
-        request = parse_settings(page.studio, text)
-        values = request.to_dict() | {"seed": str(request.seed), "lock": True}
-        return [values[name] for name in FIELDS]
-
-
-def parse_settings(studio: Studio, text: str) -> GenerationRequest:
-    """The request in copied settings or in a downloaded settings file."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError:
-        raise InvalidRequest("this is not JSON; paste what “Copy settings” gave you") from None
-    if isinstance(data, dict) and isinstance(data.get("request"), dict):
-        data = data["request"]
-    known = set(FIELDS) - {"lock"}
-    if not isinstance(data, dict) or not {"prompt", "seed"} <= set(data) or set(data) - known:
-        raise InvalidRequest("these are not settings of a clip; paste what “Copy settings” gave")
-    return studio.request(data.pop("prompt"), **data)

@@ -20,7 +20,7 @@ from ttmpref.types import Clip
 
 WAVEFORM_POINTS = 600
 FREQUENCY_TICKS = (300, 1_000, 3_000, 10_000)
-TIME_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+TIME_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 MOST_TIME_TICKS = 6
 GREY_SHADES = 64
 FLOOR_DB = -80.0  # where `ttmpref.audio.spectrogram` cuts

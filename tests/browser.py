@@ -1,0 +1,188 @@
+"""A real browser for the app's tests: start the app, open pages, notice everything that is wrong.
+
+Drives a system chromium through Playwright. Every visit records console errors, failed scripts and
+requests that leave this computer; `Visit.assert_clean` is called for each when it ends.
+Set TTMPREF_SCREENSHOTS to a folder to keep pictures of the pages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_SECONDS = 300  # shared machines can be very busy
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-component-update", "--disable-background-networking",
+    "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+DESKTOP, PHONE = (1280, 900), (390, 844)
+
+
+def missing(what: str) -> NoReturn:
+    """Skip with the reason; in CI, where a browser belongs, fail instead."""
+    reason = f"{what}; the browser tests need Debian's chromium and the playwright package"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A running headless browser."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is not installed")
+    executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if executable is None:
+        missing("no chromium on PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable, headless=True, args=CHROMIUM_ARGUMENTS
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass
+class RunningApp:
+    """The app in a process of its own.
+
+    Attributes:
+        url: address of its page.
+        seconds_to_start: from starting the process to the first answer.
+        temporary: the folder it was given for temporary files.
+        process: the process; ended by whoever started it.
+    """
+
+    url: str
+    seconds_to_start: float
+    temporary: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def running_app(preset: Path, folder: Path) -> Iterator[RunningApp]:
+    """`python app.py --preset ...` on a free port, with its temporary files inside `folder`."""
+    port = free_port()
+    temporary = folder / "tmp"
+    temporary.mkdir(parents=True)
+    log = folder / "app.log"
+    started = time.monotonic()
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "app.py", "--preset", str(preset), "--port", str(port)],
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for_answer(url, process, log)
+        yield RunningApp(url, time.monotonic() - started, temporary, process)
+    finally:
+        process.terminate()
+        process.wait(timeout=PATIENCE_SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when `url` answers; fail with the log when the process ends or takes too long."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=PATIENCE_SECONDS).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"the app did not answer at {url}; its log:\n{log.read_text()}")
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
+        return answer.read()
+
+
+@dataclass
+class Visit:
+    """One visitor: a page in a browser context of its own, and what went wrong on it."""
+
+    page: Any
+    context: Any
+    problems: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    def picture(self, name: str) -> None:
+        """Keep a picture of the whole page, where pictures are wanted."""
+        folder = os.environ.get("TTMPREF_SCREENSHOTS")
+        if folder:
+            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than the window."""
+        return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+    def assert_clean(self) -> None:
+        assert self.problems == []
+        assert self.outside == []
+
+
+@contextmanager
+def visit(
+    browser: Any, url: str, size: tuple[int, int] = DESKTOP, scheme: str = "light"
+) -> Iterator[Visit]:
+    """Open `url`; on leaving, the console must be clean and nothing may have left the computer."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,
+        accept_downloads=True,
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    context.set_default_timeout(1000 * PATIENCE_SECONDS)
+    visitor = Visit(context.new_page(), context)
+    _watch(visitor, url)
+    try:
+        visitor.page.goto(url)
+        visitor.page.locator("#generate").wait_for()
+        yield visitor
+        visitor.assert_clean()
+    finally:
+        context.close()
+
+
+def _watch(visitor: Visit, url: str) -> None:
+    """Record console errors, uncaught exceptions and requests to anywhere but `url`."""
+
+    def on_console(message: Any) -> None:
+        # A refused form answers 422, which the browser reports as a failed resource.
+        if message.type == "error" and "422" not in message.text:
+            visitor.problems.append(message.text)
+
+    def on_request(request: Any) -> None:
+        if not request.url.startswith((url, "data:", "blob:")):
+            visitor.outside.append(request.url)
+
+    visitor.page.on("console", on_console)
+    visitor.page.on("pageerror", lambda error: visitor.problems.append(str(error)))
+    visitor.page.on("request", on_request)
