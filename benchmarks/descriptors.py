@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ttmpref.loudness import integrated_loudness
 from ttmpref.types import Clip
 
 SIZE, HOP = 2048, 512
@@ -26,14 +25,14 @@ def describe(clip: Clip) -> dict[str, float]:
     power = _power(clip.mono, SIZE, HOP)
     strength = onset_strength(power)
     frame_rate = clip.sample_rate / HOP
-    lufs = integrated_loudness(clip)
+    quiet, loud = loudness_spread(clip)
     return {
         "onset rate": onset_rate(strength, frame_rate),
         "tempo clarity": tempo_clarity(strength, frame_rate),
         "pitch-class entropy": pitch_class_entropy(clip),
         "spectral flatness": spectral_flatness(power),
-        "loudness": np.nan if lufs is None else lufs,
-        "loudness range": loudness_range(clip),
+        "level of quiet moments": quiet,
+        "level of loud moments": loud,
     }
 
 
@@ -42,8 +41,8 @@ UNITS = {
     "tempo clarity": "",
     "pitch-class entropy": "bit",
     "spectral flatness": "dB",
-    "loudness": "LUFS",
-    "loudness range": "dB",
+    "level of quiet moments": "dB",
+    "level of loud moments": "dB",
 }
 
 
@@ -119,11 +118,16 @@ def spectral_flatness(power: np.ndarray) -> float:
     return float(10.0 * np.median(flatness))
 
 
-def loudness_range(clip: Clip) -> float:
-    """Spread of the level of 0.4 s blocks: 90th minus 10th percentile, dB."""
+def loudness_spread(clip: Clip) -> tuple[float, float]:
+    """10th and 90th percentile of the level of 0.4 s blocks, dB relative to the whole clip.
+
+    Relative, because finished clips are all brought to one loudness.
+    """
     block = round(BLOCK_SECONDS * clip.sample_rate)
     count = max(1, clip.samples // block)
-    blocks = clip.mono[: count * block].reshape(count, -1)
-    level = 10.0 * np.log10(np.maximum(np.square(blocks).mean(1), 1e-10))
+    power = np.square(clip.mono[: count * block].reshape(count, -1)).mean(1)
+    if power.mean() == 0.0:
+        return float("nan"), float("nan")
+    level = 10.0 * np.log10(np.maximum(power / power.mean(), 1e-6))
     low, high = np.percentile(level, [10, 90])
-    return float(high - low)
+    return float(low), float(high)

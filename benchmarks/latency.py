@@ -43,7 +43,7 @@ BASE_SEED = 500
 NEGATIVE_PROMPT = "noisy, low quality"  # gives the plain way a second text to encode
 CLIP_TARGET, CLI_TARGET, APP_TARGET, MEMORY_TARGET = 1.0, 12.0, 10.0, 1.5
 AGREEMENT = 1e-4
-GIB = 2**30
+GB = 1e9
 
 
 def measure(setting: Setting) -> Report:
@@ -148,7 +148,7 @@ def _app(setting: Setting) -> list[Figure]:
             starts.append(app.usable_after)
             waits.append(app.generate(_prompt(setting, 0)))
             app.generate(_prompt(setting, 1))
-            peaks.append(app.peak_memory() / GIB)
+            peaks.append(app.peak_memory() / GB)
     return [
         Figure(
             "app start to usable page", statistics.median(starts), "s", at_most=APP_TARGET,
@@ -159,7 +159,7 @@ def _app(setting: Setting) -> list[Figure]:
             note=f"{_spread(waits)}; includes the rest of loading",
         ),
         Figure(
-            "peak memory of the app while generating", max(peaks), "GiB", at_most=MEMORY_TARGET,
+            "peak memory of the app while generating", max(peaks), "GB", at_most=MEMORY_TARGET,
             note="largest of the runs",
         ),
     ]  # fmt: skip

@@ -23,13 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.corpus.vocabulary import GENRES, LEADS, TEMPO_CLASSES
-from ttmpref.audio import resample
+from ttmpref.audio import cut_or_pad, resample
 from ttmpref.config import MelConfig
 from ttmpref.models.mel import LogMel
 from ttmpref.types import Clip
 
 CLASSES = {"lead": tuple(LEADS), "genre": tuple(GENRES), "tempo_class": TEMPO_CLASSES}
 MEL = MelConfig(num_mels=96, f_min=30.0, f_max=16_000.0)
+SECONDS = 10.0
 FRAMES_PER_SECOND = MEL.sample_rate / MEL.hop_length
 DYNAMIC_RANGE = 9.0  # natural log units below the loudest cell that are kept, about 78 dB
 BANDS = 4
@@ -72,15 +73,17 @@ class Features:
 
 
 class FrontEnd:
-    """Clips to features; holds constants only."""
+    """Clips to features, those under 10 s padded with silence; holds constants only."""
 
     def __init__(self) -> None:
         self._log_mel = LogMel(MEL)
 
     @torch.inference_mode()
     def __call__(self, clip: Clip) -> Features:
-        mono = resample(clip, MEL.sample_rate).mono
-        log_mel = _levelled(self._log_mel(torch.from_numpy(mono.copy())[None])[0])
+        resampled = resample(clip, MEL.sample_rate)
+        length = max(resampled.samples, round(SECONDS * MEL.sample_rate))
+        mono = torch.from_numpy(cut_or_pad(resampled, length).mono.copy())
+        log_mel = _levelled(self._log_mel(mono[None])[0])
         rise = F.pad(log_mel, (1, 0), mode="replicate").diff(dim=1).clamp(min=0.0)
         onsets = torch.stack([band.mean(0) for band in rise.chunk(BANDS)])
         return Features(log_mel.half(), onsets)
@@ -128,10 +131,15 @@ class Tagger(nn.Module):
 
     def __init__(self, width: int = 16, embedding: int = 192) -> None:
         super().__init__()
-        channels = (1, width, 2 * width, 4 * width, 6 * width, 8 * width)
+        channels = (width, 2 * width, 4 * width, 6 * width, 8 * width)
         pairs = zip(channels, channels[1:], strict=False)
-        self.look = nn.Sequential(*(Block(a, b) for a, b in pairs))
-        rows = MEL.num_mels // 2 ** (len(channels) - 1)
+        self.look = nn.Sequential(
+            nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            *(Block(a, b) for a, b in pairs),
+        )
+        rows = MEL.num_mels // 2 ** len(channels)
         # Frequency is not pooled away: where a timbre lies says what plays it.
         self.embed = nn.Sequential(
             nn.Dropout(0.3), nn.Linear(2 * rows * channels[-1], embedding), nn.ReLU()
@@ -200,7 +208,7 @@ class Lessons:
 
     def _stretched(self, onsets: Tensor, stretch: float) -> Tensor:
         """A 10 s window of the onsets (BANDS, frames), played `stretch` times as fast."""
-        frames = round(10.0 * FRAMES_PER_SECOND)
+        frames = round(SECONDS * FRAMES_PER_SECOND)
         source = self._crop(onsets, min(onsets.shape[1], round(frames * stretch)))
         return F.interpolate(source[None], frames, mode="linear", align_corners=True)[0]
 
