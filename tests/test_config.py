@@ -41,7 +41,7 @@ def test_the_default_preset_comes_first():
     [
         ("backbone.widht", 192, "backbone.widht: unknown key"),
         ("backbone.width", "wide", "'wide'"),
-        ("backbone.width", 190, "190"),
+        ("backbone.width", 161, "161"),
         ("backbone.latent_channels", 41, "41"),
         ("backbone.text_tokens", 76, "76"),
         ("text_encoder.dim", 191, "191"),
