@@ -19,7 +19,7 @@ from ttmpref.models.mel import LogMel
 
 ROUNDS = 32
 MOMENTUM = 0.99
-LEAST_SQUARES_STEPS = 100
+LEAST_SQUARES_STEPS = 40
 
 
 def magnitude_from_mel(mel: Tensor, basis: Tensor, steps: int = LEAST_SQUARES_STEPS) -> Tensor:
