@@ -31,7 +31,7 @@ from ttmpref.metrics import (
 )
 from ttmpref.types import Clip
 
-MAX_CLIPS = 100  # Griffin-Lim takes seconds a clip
+MAX_CLIPS = 40  # Griffin-Lim with a proper mel inversion takes many seconds a clip
 LSD_TARGET = 0.75
 FAD_TARGET = 0.5
 FAD_RESAMPLES = 200

@@ -1,0 +1,104 @@
+"""The shipped demo: whole, within its size, honest about its training, and it makes music."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.recipe import load_recipe, recipe_hash
+from ttmpref import assets
+from ttmpref.config import load_preset
+from ttmpref.studio import Studio
+
+FOLDER = Path(__file__).parents[1] / "assets" / "demo"
+MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
+MEBI = 2**20
+TRAININGS = ("text_encoder", "clap", "vae", "vocoder", "baseline")
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio.open("demo", device="cpu")
+
+
+def test_the_manifest_lists_every_file_with_its_size_and_checksum() -> None:
+    there = {
+        path.relative_to(FOLDER).as_posix()
+        for path in FOLDER.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    assert there == set(MANIFEST["files"])
+    for name, entry in MANIFEST["files"].items():
+        assert (FOLDER / name).stat().st_size == entry["bytes"], name
+        assert assets.sha256(FOLDER / name) == entry["sha256"], name
+
+
+def test_the_weights_stay_within_their_size() -> None:
+    sizes = [path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()]
+    assert max(sizes) < 16 * MEBI
+    assert sum(sizes) < 60 * MEBI
+
+
+def test_every_part_verifies_and_every_stage_is_available(studio: Studio) -> None:
+    preset = load_preset("demo")
+    for uri in (
+        preset.text_encoder.folder,
+        preset.metric_clap.folder,
+        preset.autoencoder.vae_weights,
+        preset.autoencoder.vocoder.weights,
+    ):
+        assets.verify(uri)
+    assert all(stage.available for stage in studio.stages())
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_left_its_losses_and_says_what_it_reached(name: str) -> None:
+    record = json.loads((FOLDER / "logs" / f"{name}.json").read_text())
+    rows = [json.loads(line) for line in (FOLDER / "logs" / f"{name}.jsonl").open()]
+    recipe = getattr(load_recipe("demo"), name)
+    assert record["recipe_hash"] == recipe_hash(recipe)
+    assert record["planned_updates"] == recipe.steps
+    assert 0 < record["updates"] <= recipe.steps
+    steps = [row["step"] for row in rows if "seconds" in row]
+    assert steps == sorted(set(steps))
+    assert record["updates"] - steps[-1] < 25
+
+
+def test_the_recipe_holds_twenty_hours_and_a_held_out_set() -> None:
+    corpus = load_recipe("demo").corpus
+    assert corpus.splits["train"] * corpus.piece_seconds >= 20 * 3600
+    assert corpus.splits["evaluation"] >= 500
+
+
+def test_a_prompt_becomes_ten_seconds_of_music_at_the_target_loudness(studio: Studio) -> None:
+    request = studio.request("A slow jazz ballad led by piano", seed=7)
+    [generation] = studio.generate(request)
+    clip = generation.clip
+    assert clip.sample_rate == 44_100
+    assert clip.samples == 441_000
+    assert generation.scores.lufs == pytest.approx(-16.5, abs=0.1)
+    assert generation.scores.true_peak_db <= -1.0
+    # Music moves: a drone or noise would have the same level in every tenth of a second.
+    levels = np.sqrt(np.square(clip.mono[:440_000].reshape(100, -1)).mean(1))
+    assert levels.std() / levels.mean() > 0.05
+
+
+def test_the_sidecar_makes_the_same_clip_again(studio: Studio, tmp_path: Path) -> None:
+    request = studio.request("fast rock with electric guitar", seed=11, num_steps=5)
+    [first] = studio.generate(request)
+    studio.save(first, tmp_path / "clip.wav")
+    [again] = studio.replay(tmp_path / "clip.json")
+    assert np.array_equal(first.clip.waveform, again.clip.waveform)
+
+
+def test_the_prompt_and_the_seed_both_matter(studio: Studio) -> None:
+    def clip(prompt: str, seed: int) -> np.ndarray:
+        [made] = studio.generate(studio.request(prompt, seed=seed, num_steps=3))
+        return made.clip.waveform
+
+    base = clip("calm piano", 1)
+    assert not np.array_equal(base, clip("calm piano", 2))
+    assert not np.array_equal(base, clip("fast rock guitar", 1))
