@@ -13,8 +13,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -245,7 +243,7 @@ def write_result(setting: Setting, name: str, report: Report, seconds: float) ->
         "python": platform.python_version(),
         "machine": machine(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": f"python -m benchmarks.{name} --clips {setting.clips}",
         "seconds": round(seconds),
         "details": report.details,
     }
