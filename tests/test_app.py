@@ -28,6 +28,7 @@ from ttmpref.types import (
     StageInfo,
 )
 from ttmpref.ui import about, clips, errors, form, generate, player, plots, words
+from ttmpref.ui.run import Run
 
 STAGE = StageInfo("scored", "Scored", "global_adaln", "baseline", None, "Notes.")
 
@@ -179,7 +180,7 @@ def test_progress_is_thinned_and_no_clip_is_lost() -> None:
 
 def test_a_run_streams_progress_then_cards_and_frees_the_buttons(studio: Studio) -> None:
     page = a_page(studio)
-    updates = list(page.run(studio.request("calm piano", variations=2)))
+    updates = list(page.stream(Run(studio.request("calm piano", variations=2))))
     cards = [update[page.clips] for update in updates if page.clips in update]
     assert [len(card) for card in cards] == [1, 2]
     assert cards[1][0] == cards[0][0]
@@ -195,7 +196,7 @@ def test_an_error_during_a_run_is_shown_and_frees_the_buttons(studio: Studio) ->
             raise MissingWeights("weights <vanished>")
 
     page = a_page(Broken(studio.preset))
-    last = list(page.run(studio.request("calm piano")))[-1]
+    last = list(page.stream(Run(studio.request("calm piano"))))[-1]
     assert "Weights &lt;vanished&gt;." in last[page.status]
     assert 'role="alert"' in last[page.status]
     assert last[page.generate]["interactive"] is True
@@ -212,10 +213,36 @@ def test_closing_a_run_closes_the_stream_of_the_studio(studio: Studio) -> None:
             finally:
                 closed.append(True)
 
-    run = a_page(Endless(studio.preset)).run(studio.request("calm piano"))
-    next(run)
-    run.close()
+    updates = a_page(Endless(studio.preset)).stream(Run(studio.request("calm piano")))
+    next(updates)
+    updates.close()
     assert closed == [True]
+
+
+def test_a_cancelled_run_ends_at_the_next_step_and_says_so(studio: Studio) -> None:
+    page, run = a_page(studio), Run(studio.request("calm piano", num_steps=200))
+    updates = page.stream(run)
+    while "step 0" in next(updates)[page.status]:
+        pass
+    assert page.stop(run) == {page.status: gr.skip()}
+    rest = list(updates)
+    assert "Stopped" in rest[-1][page.status]
+    assert rest[-1][page.generate]["interactive"] is True
+    assert all(page.clips not in update for update in rest)
+
+
+def test_a_run_cancelled_while_the_weights_load_is_left_alone_at_once(studio: Studio) -> None:
+    page, run = a_page(studio), Run(studio.request("calm piano"))
+    updates = page.stream(run)
+    assert "step 0" in next(updates)[page.status]
+    assert "Stopped" in page.stop(run)[page.status]
+    assert list(updates) == [{page.status: gr.skip()}]
+
+
+def test_a_run_cancelled_while_waiting_never_touches_the_model(studio: Studio) -> None:
+    page, run = a_page(studio), Run(studio.request("calm piano"))
+    assert "Stopped" in page.stop(run)[page.status]
+    assert list(page.stream(run)) == [{page.status: gr.skip()}]
 
 
 def a_page(studio: Studio) -> generate.Page:

@@ -64,9 +64,11 @@ def ask_for_a_long_run(page: Any) -> None:
 
 
 def start(page: Any) -> None:
-    """Press Generate and wait for the first step."""
+    """Press Generate and wait until the sampler moves."""
     page.click("#generate")
-    page.wait_for_selector("#status .counter:has-text('step')")
+    page.wait_for_function(
+        "/step [1-9]/.test(document.querySelector('#status .counter')?.textContent)"
+    )
 
 
 def wav_of(app: RunningApp, page: Any, card: int = 0) -> bytes:
@@ -164,17 +166,17 @@ def test_variations_come_in_order_above_earlier_clips_which_stay(visitor: Visit)
     assert page.locator("article.clip").count() == 3
 
 
-def test_cancel_stops_the_run_and_frees_the_model(visitor: Visit) -> None:
+def test_cancel_stops_the_run_and_the_next_one_can_start_at_once(visitor: Visit) -> None:
     page = visitor.page
     ask_for_a_long_run(page)
-    start(page)
-    visitor.picture("desktop-light-running")
-    pressed = time.monotonic()
-    page.click("#cancel")
-    page.get_by_text("Stopped.").wait_for()
-    assert time.monotonic() - pressed < 10  # a second on a free machine
+    for _ in range(4):
+        start(page)
+        pressed = time.monotonic()
+        page.click("#cancel")
+        page.get_by_text("Stopped.").wait_for()
+        page.wait_for_selector("#generate:not([disabled])")
+        assert time.monotonic() - pressed < 10  # half a second on a free machine
     assert page.locator("article.clip").count() == 0
-    page.wait_for_selector("#generate:not([disabled])")
     assert page.locator("#cancel").is_disabled()
     set_number(page, "Steps", 1)
     set_number(page, "Variations", 1)

@@ -24,6 +24,7 @@ from ttmpref.ui.theme import build_theme  # noqa: E402
 
 STATIC = Path(__file__).parent / "static"
 LONGEST_QUEUE = 32
+WARM_UP_DELAY_SECONDS = 3.0  # importing torch beside the first page would hold that page up
 
 
 def build_app(studio: Studio) -> gr.Blocks:
@@ -60,8 +61,9 @@ def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, s
         show_error=True,
         prevent_thread_lock=True,
     )
-    # Only now: importing torch beside the start of the server would hold it up.
-    threading.Thread(target=studio.warm_up, name="warm-up", daemon=True).start()
+    warm_up = threading.Timer(WARM_UP_DELAY_SECONDS, studio.warm_up)
+    warm_up.daemon = True
+    warm_up.start()
     app.block_thread()
 
 

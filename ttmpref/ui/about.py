@@ -37,10 +37,13 @@ ICME 2026 Academic Text-to-Music Grand Challenge, arXiv:2606.21670.
 
 ```bibtex
 @article{kim2026ttmhumanpref,
-  title   = {Improving Text-to-Music Generation with Human Preference Rewards},
-  author  = {Kim, Yonghyun and Lee, Junwon and Xia, Haiwen and Ma, Yinghao and Donahue, Chris},
+  title = {Improving Text-to-Music Generation
+    with Human Preference Rewards},
+  author = {Kim, Yonghyun and Lee, Junwon and
+    Xia, Haiwen and Ma, Yinghao and
+    Donahue, Chris},
   journal = {arXiv preprint arXiv:2606.21670},
-  year    = {2026}
+  year = {2026}
 }
 ```
 
@@ -50,11 +53,14 @@ Chris Donahue. arXiv:2606.17006.
 
 ```bibtex
 @article{kim2026tunejury,
-  title   = {TuneJury: An Open Metric for Improving Music Generation Preference Alignment},
-  author  = {Kim, Yonghyun and Lee, Junwon and Xia, Haiwen and Ma, Yinghao and Koo, Junghyun and
-             Saito, Koichi and Mitsufuji, Yuki and Donahue, Chris},
+  title = {TuneJury: An Open Metric for Improving
+    Music Generation Preference Alignment},
+  author = {Kim, Yonghyun and Lee, Junwon and
+    Xia, Haiwen and Ma, Yinghao and
+    Koo, Junghyun and Saito, Koichi and
+    Mitsufuji, Yuki and Donahue, Chris},
   journal = {arXiv preprint arXiv:2606.17006},
-  year    = {2026}
+  year = {2026}
 }
 ```
 """

@@ -1,8 +1,8 @@
 """The Generate tab: describe music, set what matters, watch it being made, listen, keep it.
 
 Three blocks: what is asked (prompt, buttons, state of the run), the clips, the settings. A run is
-two events: `begin` checks the form at once, without queueing; `run` waits its turn and streams.
-Cancel closes the stream, which stops the sampler at its next step.
+two events: `begin` checks the form at once, without queueing; `stream` waits its turn and shows
+what comes. Cancel marks the run, and the stream ends at the sampler's next step.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from ttmpref.types import (
     SOLVERS,
     STEPS_RANGE,
     Generation,
-    GenerationRequest,
     Progress,
     StageInfo,
     TtmprefError,
@@ -36,11 +36,17 @@ from ttmpref.ui.clips import ClipFolder
 from ttmpref.ui.errors import field_at_fault, spoken, translated
 from ttmpref.ui.form import FIELDS, field_values, parse_settings, read_request
 from ttmpref.ui.player import clip_card
+from ttmpref.ui.run import Run
 
 CLIP_LIST_JS = (Path(__file__).parent / "static" / "clip_list.js").read_text(encoding="utf-8")
 CLIP_LIST_HTML = '<div class="clips" aria-label="Finished clips"></div>' + words.EMPTY_STATE
 # Enter does what the button does, and nothing while the button is off.
 PRESS_GENERATE_JS = "() => document.querySelector('#generate:not([disabled])')?.click()"
+# Said by the page itself: an answer to the click could arrive after the run's own last words.
+SAY_STOPPING_JS = (
+    "() => { const line = document.querySelector('#status [role=status]');"
+    " if (line) line.textContent = 'Stopping …'; }"
+)
 UPDATE_SECONDS = 0.1
 
 Updates = dict[Any, Any]
@@ -61,7 +67,7 @@ def build_generate_tab(studio: Studio, folder: ClipFolder) -> None:
         with gr.Column(elem_id="settings"):
             fields |= _settings(studio)
             paste, apply = _paste_box()
-    page = Page(studio, folder, fields, gr.State(None), generate, cancel, status, clips)
+    page = Page(studio, folder, fields, gr.State(), generate, cancel, status, clips)
     _connect_run(page)
     _connect_settings(page, paste, apply)
 
@@ -162,33 +168,33 @@ def _score_state(stage: StageInfo) -> dict[str, Any]:
 def _connect_run(page: Page) -> None:
     fields = page.fields
     fields["prompt"].submit(None, js=PRESS_GENERATE_JS, api_visibility="private")
+    state = [page.status, page.generate, page.cancel]
     begin = page.generate.click(
         page.begin,
         inputs=page.inputs,
-        outputs=[page.request, fields["seed"], page.status, page.generate, page.cancel],
+        outputs=[page.run, fields["seed"], *state],
         validator=page.check,
         concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",
     )
-    run = begin.success(
-        page.run,
-        inputs=page.request,
-        outputs=[page.clips, page.status, page.generate, page.cancel],
+    streaming = begin.success(
+        page.stream,
+        inputs=page.run,
+        outputs=[page.clips, *state],
         concurrency_limit=1,
         concurrency_id="model",
+        trigger_mode="multiple",  # a run cancelled while waiting leaves the line only at its turn
         show_progress="minimal",
         show_progress_on=page.status,
         api_visibility="private",
     )
-    # Two events, because a step that is already on its way would overwrite what the first says.
-    page.cancel.click(None, cancels=[begin, run]).then(
-        page.stopped,
-        outputs=[page.status, page.generate, page.cancel],
-        queue=False,
-        show_progress="hidden",
+    streaming.failure(page.turned_away, outputs=state, queue=False, api_visibility="private")
+    page.cancel.click(None, js=SAY_STOPPING_JS, api_visibility="private")
+    page.cancel.click(
+        page.stop, inputs=page.run, outputs=state, queue=False, show_progress="hidden",
         api_visibility="private",
-    )
+    )  # fmt: skip
 
 
 def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
@@ -208,7 +214,7 @@ class Page:
     studio: Studio
     folder: ClipFolder
     fields: dict[str, Any]
-    request: gr.State
+    run: gr.State
     generate: gr.Button
     cancel: gr.Button
     status: gr.HTML
@@ -231,30 +237,37 @@ class Page:
         """Fix the request, show its seed, and say that the run waits its turn."""
         with translated():
             request = read_request(self.studio, values)
-        return self._buttons(running=True) | {
-            self.request: request,
+        return self._state(words.waiting(), running=True) | {
+            self.run: Run(request),
             self.fields["seed"]: str(request.seed),
-            self.status: words.waiting(),
         }
 
-    def run(self, request: GenerationRequest) -> Iterator[Updates]:
+    def stream(self, run: Run) -> Iterator[Updates]:
         """Progress and cards as they come; closing this iterator stops the sampler."""
+        if run.cancelled:
+            yield self._nothing()
+            return
         cards: list[dict[str, str]] = []
         try:
-            with closing(self.studio.stream(request)) as events:
-                for event in paced(events):
+            with closing(self.studio.stream(run.request)) as events:
+                for event in paced(takewhile(run.goes_on, events)):
                     if isinstance(event, Generation):
                         cards.append(self._card(event))
                         yield {self.clips: list(cards)}
                     else:
-                        yield {self.status: words.progress(event, len(cards), request.variations)}
+                        text = words.progress(event, len(cards), run.request.variations)
+                        yield {self.status: text}
+            end = words.stopped() if run.cancelled else words.done(len(cards))
         except Exception as error:
-            yield self._buttons(running=False) | {self.status: words.failed(spoken(error))}
-        else:
-            yield self._buttons(running=False) | {self.status: words.done(len(cards))}
+            end = words.failed(spoken(error))
+        yield self._nothing() if run.dropped else self._state(end, running=False)
 
-    def stopped(self) -> Updates:
-        return self._buttons(running=False) | {self.status: words.stopped()}
+    def stop(self, run: Run) -> Updates:
+        """Cancel; a run that moves says itself when it has stopped."""
+        return self._nothing() if run.cancel() else self._state(words.stopped(), running=False)
+
+    def turned_away(self) -> Updates:
+        return self._state(words.failed(words.TURNED_AWAY), running=False)
 
     def show_stage(self, name: str) -> Updates:
         """Help and score slider of the chosen stage."""
@@ -276,8 +289,12 @@ class Page:
         with translated():
             return field_values(parse_settings(self.studio, text))
 
-    def _buttons(self, running: bool) -> Updates:
+    def _nothing(self) -> Updates:
+        return {self.status: gr.skip()}  # an empty answer is refused
+
+    def _state(self, status: str, *, running: bool) -> Updates:
         return {
+            self.status: status,
             self.generate: gr.update(interactive=not running),
             self.cancel: gr.update(interactive=running),
         }

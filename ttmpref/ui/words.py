@@ -10,7 +10,7 @@ SEED = "Decides the random start. Drawn anew for each run unless locked."
 LOCK = "Lock"
 VARIATIONS = "Clips per run, made from consecutive seeds."
 STAGE = "Which step of the training chain makes the music."
-SCORE = "How well liked the clip should be. 2 to 5 is usual; higher pulls harder."
+SCORE = "How well liked the clip should be. 0 asks for nothing special, higher for more."
 NO_SCORE = "This stage was trained without the score, so there is nothing to set here."
 GUIDANCE = "How closely to follow the words. 1 switches it off; high values sound harsh."
 STEPS = "More steps are slower and a little cleaner."
@@ -19,6 +19,7 @@ SOLVER = "How each step is computed. Heun takes twice the time per step."
 SOLVER_NAMES = {"euler": "Euler", "heun": "Heun"}
 SCHEDULE = "How strongly guidance pulls as the clip takes shape."
 SCHEDULE_NAMES = {"constant": "Constant", "anneal": "Fading out", "interval": "Middle only"}
+TURNED_AWAY = "Too many people are waiting; please try again in a minute."
 PASTE = "From “Copy settings”, or the contents of a downloaded settings file."
 
 BAR_HEIGHTS = (4, 8, 14, 9, 20, 28, 16, 24, 12, 18, 26, 30, 20, 11, 17, 8, 13, 6, 9, 4)
