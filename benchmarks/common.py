@@ -158,7 +158,7 @@ def weights_of(preset: Preset, parts: Iterable[str]) -> dict[str, str]:
     """SHA-256 of every file of the named parts, by URI.
 
     Args:
-        parts: of "text_encoder", "clap", "autoencoder", "backbone".
+        parts: of "text_encoder", "clap", "autoencoder", "backbone", "ranker".
     """
     stage = preset.stage(preset.sampling.stage)
     uris = {
@@ -166,6 +166,7 @@ def weights_of(preset: Preset, parts: Iterable[str]) -> dict[str, str]:
         "clap": (preset.conditioning_clap.folder, preset.metric_clap.folder),
         "autoencoder": (preset.autoencoder.vae_weights, preset.autoencoder.vocoder.weights),
         "backbone": (stage.weights,),
+        "ranker": (*preset.reward_encoders, *preset.reward_heads),
     }
     hashes: dict[str, str] = {}
     for part in parts:

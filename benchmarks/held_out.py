@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from training.corpus.vocabulary import GENRES, LEADS, TEMPO_WORDS
-from training.data import Corpus
+from training.data import CORPUS_RATE, Corpus
 from ttmpref.types import Clip
 
 SPLIT_SEED = 71
 WINDOW_SEED = 72
-CORPUS_RATE = 44_100  # of the decoded arrays of `training.data`
 TAGS = ("lead", "genre", "tempo_class")
 # "It moves at a medium pace" drops the second half of "medium-tempo".
 EXTRA_TEMPO_WORDS = {"slow": (), "medium": ("medium", "moderate"), "fast": ()}

@@ -12,7 +12,10 @@ from typing import Any
 from benchmarks.common import figure_row, parse_setting
 from ttmpref.audio import write_files
 
-ORDER = ("latency", "round_trip", "retrieval", "prompt_following", "musicality")
+ORDER = (
+    "latency", "round_trip", "retrieval", "prompt_following", "musicality",
+    "ranker_training", "study_statistics",
+)  # fmt: skip
 PAGE = "README.md"
 
 

@@ -29,8 +29,8 @@ conditioning_clap: &clap
 metric_clap: *clap
 autoencoder:
   mel: {{sample_rate: 8000, n_fft: 256, hop_length: 128, num_mels: 16, f_max: 4000.0}}
-  vae: {{data_channels: 16, latent_channels: 4, base_width: 8, multipliers: [1, 2],
-        blocks_per_level: 1, downsample_levels: [0]}}
+  vae: {{kind: magnitude_preserving, data_channels: 16, latent_channels: 4, base_width: 8,
+        multipliers: [1, 2], blocks_per_level: 1, downsample_levels: [0]}}
   vae_weights: "{root}/vae.safetensors"
   vocoder: {{kind: istft, num_mels: 16, width: 16, hidden: 32, num_blocks: 1, n_fft: 256,
             hop_length: 128, weights: "{root}/vocoder.safetensors"}}
@@ -54,6 +54,14 @@ def tiny_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a preset file whose weights lie beside it; shared, so tests must not change it."""
     root = tmp_path_factory.mktemp("tiny")
     return build_tiny_preset(root)
+
+
+@pytest.fixture(scope="session")
+def scoring_preset(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny preset with a music encoder and score heads; shared, so not to be changed."""
+    from tests.scoring import build_scoring_preset
+
+    return build_scoring_preset(tmp_path_factory.mktemp("scoring"), tiny_preset)
 
 
 def build_tiny_preset(root: Path) -> Path:

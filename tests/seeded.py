@@ -51,13 +51,18 @@ def seeded_input(name: str, shape: Iterable[int], scale: float = 1.0) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+def shared_file(name: str) -> Path:
+    """A file of the reference data beside the repository; skips the test where it is absent."""
+    root = Path(__file__).resolve().parents[1]
+    path = Path(os.environ.get("TTMPREF_SHARED", root.parent / "shared")) / name
+    if not path.exists():
+        pytest.skip(f"reference data are not at hand: {path} (set TTMPREF_SHARED)")
+    return path
+
+
 def reference_output(name: str) -> Tensor:
     """One tensor of the reference outputs; skips the test where they are not at hand."""
-    root = Path(__file__).resolve().parents[1]
-    shared = Path(os.environ.get("TTMPREF_SHARED", root.parent / "shared"))
-    path = shared / "golden" / "reference_outputs.safetensors"
-    if not path.exists():
-        pytest.skip(f"reference outputs are not at hand: {path} (set TTMPREF_SHARED)")
+    path = shared_file("golden/reference_outputs.safetensors")
     with safe_open(path, framework="pt") as file:
         return file.get_tensor(name)
 

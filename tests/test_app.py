@@ -386,7 +386,6 @@ def test_about_reads_everything_from_the_preset(studio: Studio) -> None:
 
 
 def test_help_says_what_a_stage_needs() -> None:
-    assert words.unavailable_stages((STAGE,)) == ""
     missing = dataclasses.replace(STAGE, missing="lost <here>")
     assert "lost &lt;here&gt;" in words.unavailable_stages((STAGE, missing))
     assert " open" in words.unavailable_stages((missing,))

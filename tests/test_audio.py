@@ -179,3 +179,31 @@ def test_silence_and_a_single_sample_have_pictures_too():
     for samples in (1, 100, 44_100):
         picture = audio.spectrogram(Clip(np.zeros((1, samples), np.float32), 44_100))
         assert np.isfinite(picture.levels_db).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(44_100, 48_000), (48_000, 24_000), (44_099, 16_000), (8_000, 44_100)]
+)
+def test_the_way_back_is_the_transpose_of_resampling(source, target):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3_000)).astype(np.float32)
+    y = audio.resample_samples(x, source, target)
+    assert y.shape == (2, -(-3_000 * target // source)) and y.dtype == np.float32
+    gradient = rng.standard_normal(y.shape).astype(np.float32)
+    back = audio.resample_samples(gradient, target, source)[:, :3_000] * (target / source)
+    assert (y * gradient).sum() == pytest.approx((x * back).sum(), abs=0.01)
+
+
+@pytest.mark.parametrize(("source", "target"), [(44_100, 24_000), (48_000, 16_000)])
+def test_the_product_with_a_matrix_is_the_polyphase_filter(source, target, monkeypatch):
+    x = np.random.default_rng(0).standard_normal(5_000).astype(np.float32)
+    product = audio.resample_samples(x, source, target)
+    monkeypatch.setattr(audio, "WIDEST_MATRIX", 0)
+    assert np.abs(audio.resample_samples(x, source, target) - product).max() < 1e-5
+
+
+def test_windows_cover_the_audio_evenly_and_end_with_it():
+    assert audio.window_starts(10, 10) == audio.window_starts(3, 10) == [0]
+    assert audio.window_starts(11, 10) == [0, 1]
+    assert audio.window_starts(30, 10) == [0, 10, 20]
+    assert audio.window_starts(25, 10) == [0, 8, 15]

@@ -50,7 +50,8 @@ def test_help_imports_nothing_heavy():
     )
     done = in_a_process("-c", code)
     assert done.returncode == 0 and done.stderr.strip() == "[]"
-    for command in ("generate", "replay", "presets", "doctor", "app"):
+    commands = ("generate", "replay", "score", "best-of-n", "optimise", "anchors", "presets")
+    for command in (*commands, "doctor", "app"):
         assert command in done.stdout
 
 

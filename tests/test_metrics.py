@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.griffin_lim import griffin_lim, magnitude_from_mel
+from tests.seeded import shared_file
 from ttmpref.metrics import (
+    ReliabilityBin,
     bootstrap_interval,
+    calibration_error,
+    calibration_null,
+    chosen_rightly,
     clap_score,
     frechet_distance,
     log_spectral_distance,
     recall_at,
+    reliability,
     retrieval_ranks,
     spectrum_db,
     wilson_interval,
@@ -120,6 +128,65 @@ def test_wilson_interval_matches_its_closed_form_at_the_ends() -> None:
     assert wilson_interval(10, 10) == pytest.approx((10 / (10 + 1.96**2), 1.0))
     with pytest.raises(ValueError):
         wilson_interval(3, 2)
+
+
+def test_a_margin_of_zero_chooses_b() -> None:
+    margins, wins = np.array([0.5, 0.0, 0.0, -1.0]), np.array([True, True, False, True])
+    assert chosen_rightly(margins, wins).tolist() == [True, False, True, False]
+    with pytest.raises(ValueError, match="one row each"):
+        chosen_rightly(margins, wins[:2])
+
+
+def test_bins_are_equal_and_the_last_takes_the_rest() -> None:
+    margins = np.linspace(-2.0, 2.3, 27)
+    bins = reliability(margins, margins > 0, bins=4)
+    assert [one.n for one in bins] == [6, 6, 6, 9]
+    assert bins[0].margin_low == np.abs(margins).min() and bins[-1].margin_high == 2.3
+    assert all(one.accuracy == 1.0 for one in bins)
+
+
+def test_the_calibration_error_of_one_claim_is_its_distance_from_the_truth() -> None:
+    margins = np.full(40, np.log(4.0))  # claims 80 %
+    wins = np.arange(40) % 4 > 0  # 75 % are so
+    bins = reliability(margins, wins, bins=1)
+    assert bins == [ReliabilityBin(np.log(4.0), np.log(4.0), 40, pytest.approx(0.8), 0.75)]
+    assert calibration_error(bins) == pytest.approx(0.05)
+    assert len(reliability(margins[:3], wins[:3])) == 3
+    with pytest.raises(ValueError, match="no pairs"):
+        reliability(margins[:0], wins[:0])
+
+
+def test_the_null_band_of_one_bin_is_that_of_a_fair_coin() -> None:
+    mean, high = calibration_null(np.zeros(400), bins=1, draws=4000)
+    deviation = 0.5 / 20  # of the rate of heads in 400 throws
+    assert mean == pytest.approx(deviation * np.sqrt(2 / np.pi), rel=0.05)
+    assert high == pytest.approx(1.96 * deviation, rel=0.05)
+
+
+def test_calibrated_margins_lie_inside_their_null_band_and_doubled_ones_do_not() -> None:
+    rng = np.random.default_rng(1)
+    margins = rng.normal(0, 1.5, 3000)
+    wins = rng.random(3000) < 1 / (1 + np.exp(-margins))
+    for scale, inside in ((1.0, True), (2.0, False)):
+        error = calibration_error(reliability(scale * margins, wins))
+        assert (error <= calibration_null(scale * margins, draws=200)[1]) == inside
+
+
+def test_the_released_calibration_bins_give_their_published_error_and_its_null_band() -> None:
+    text = shared_file("data/tunejury/calibration_bins.json").read_text()
+    overall = json.loads(text)["overall"]
+    bins = [
+        ReliabilityBin(
+            one["margin_lo"], one["margin_hi"], one["n"], one["mean_confidence"],
+            one["empirical_winrate"],
+        )
+        for one in overall["bins"]
+    ]  # fmt: skip
+    assert calibration_error(bins) == pytest.approx(overall["expected_calibration_error"])
+    logits = [np.log(one.confidence / (1 - one.confidence)) for one in bins]
+    margins = np.repeat(logits, [one.n for one in bins])
+    mean, high = calibration_null(margins)
+    assert mean == pytest.approx(0.0236, abs=5e-4) and high == pytest.approx(0.0336, abs=1e-3)
 
 
 def _inconsistency(waveform: torch.Tensor, magnitude: torch.Tensor) -> float:

@@ -130,9 +130,8 @@ def test_guidance_is_the_formula_and_without_guidance_half_the_batch_is_saved(st
 
     monkeypatch.setattr(backbone, "velocity", counting)
     request = studio.request("calm piano", stage="scored", seed=3, guidance=2.5, num_steps=1)
-    conditioning = generator._conditioning(request)
-    z, t = generator._noise([request]), torch.ones(1)
-    found = generator._velocity(request, conditioning)(z, 1.0)
+    z, t = generator.noise([request]), torch.ones(1)
+    found = generator.velocity(request)(z, 1.0)
     with torch.no_grad():
         features = generator.parts.text_features("high quality, calm piano")
         conditional = real(z, t, backbone.project(*features), torch.tensor([request.score]))

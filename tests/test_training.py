@@ -19,17 +19,19 @@ from training.clap import ClapJob
 from training.corpus.vocabulary import GENRES
 from training.data import Corpus
 from training.loop import Average, Job, Pace, Schedule, draws, run, write_aside
+from training.music_encoder import MusicEncoderJob
 from training.recipe import (
     BackboneRecipe,
     ClapRecipe,
+    MusicEncoderRecipe,
     TextEncoderRecipe,
     TokenizerRecipe,
     VAERecipe,
     VocoderRecipe,
     load_recipe,
 )
-from training.text import TextEncoderJob, train_tokenizer
-from ttmpref.config import ConfigError, Preset, load_preset
+from training.text import TARGETS, TextEncoderJob, train_tokenizer
+from ttmpref.config import ConfigError, MusicEncoderConfig, Preset, load_preset
 
 SECONDS, RATE = 2.0, 8000
 
@@ -57,7 +59,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Corpus]:
                 "file": f"audio/{index}.flac",
                 "seconds": SECONDS,
                 "captions": [f"chord number {index}", f"a {index} sound"],
-                "tags": {},
+                "tags": {name: values[index % len(values)] for name, values in TARGETS.items()},
             }
         )
     (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -94,12 +96,17 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
     small_clap = ClapRecipe(
         **step, patch_width=16, hop_length=64, n_fft=256, text_layers=1, text_width=32
     )
-    vocoder = VocoderRecipe(**step, latents=12, adversarial_from=3)
+    music = MusicEncoderConfig(folder="unused", sample_rate=11_025, dim=16)
+    small_hubert = MusicEncoderRecipe(
+        **step, seconds=0.2, convolutions=((8, 8, 4), (16, 8, 4)), layers=1, heads=2, hidden=16
+    )
+    vocoder = VocoderRecipe(**step, latents=12, audio_from=1, adversarial_from=3)
     return {
         "text_encoder": lambda: TextEncoderJob(
             TextEncoderRecipe(**step, layers=1, heads=2, hidden=16), tiny.text_encoder, tokenizer
         ),
         "clap": lambda: ClapJob(small_clap, clap, tokenizer, corpora, workers=1),
+        "music_encoder": lambda: MusicEncoderJob(small_hubert, music, corpora),
         "vae": lambda: VAEJob(VAERecipe(**step, frames=16), tiny.autoencoder, corpora),
         "vocoder": lambda: VocoderJob(vocoder, tiny.autoencoder, coded, network),
         "baseline": lambda: BaselineJob(
@@ -108,7 +115,7 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
     }
 
 
-JOB_NAMES = ("text_encoder", "clap", "vae", "vocoder", "baseline")
+JOB_NAMES = ("text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline")
 
 
 def tensors(job: Job) -> dict[str, torch.Tensor]:

@@ -2,21 +2,37 @@
 
 `chain` runs every step that is not finished; each step can also be run alone. Steps resume from
 their last checkpoint, so a run may be stopped and started again at any time.
+
+The commands beside them (`ranker`, `pairs`, ...) train on data that are named; see their --help.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
+
+from training import ranker_commands
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+class StepsByDefault(TyperGroup):
+    """`python -m training vae vocoder` is short for `python -m training steps vae vocoder`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = ["steps", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=StepsByDefault, help=__doc__, add_completion=False, no_args_is_help=True)
+ranker_commands.register(app)
 
 RecipeOption = Annotated[str, typer.Option(help="Shipped recipe or path of a YAML file.")]
 DataOption = Annotated[Path, typer.Option(help="Corpus and caches (about 25 GB for demo).")]
@@ -27,7 +43,7 @@ MinutesOption = Annotated[float | None, typer.Option(help="Stop cleanly after so
 StepsArgument = Annotated[list[str], typer.Argument(help="`chain` for all steps, or some of them.")]
 
 
-@app.command(help=__doc__)
+@app.command("steps", help=__doc__)
 def run_steps(
     steps: StepsArgument,
     recipe: RecipeOption = "demo",
@@ -42,9 +58,7 @@ def run_steps(
     from training import chain
     from training.recipe import load_recipe
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    ranker_commands.start_logging()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     chosen = load_recipe(recipe)

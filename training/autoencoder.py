@@ -1,6 +1,7 @@
 """Training of the demo's mel VAE and of its inverse-STFT vocoder.
 
-The VAE minimises the L1 distance of standardised mels plus a small KL term. The vocoder reads mels
+The VAE minimises the L1 distance of standardised mels plus a small KL term; one over patches starts
+at the best linear code. The vocoder reads mels
 as the trained VAE decodes them, so it learns to undo their blur; it minimises spectral distances at
 several resolutions, and later two-dimensional spectrogram discriminators join with hinge losses and
 feature matching (as in Vocos and EnCodec).
@@ -23,10 +24,12 @@ from torch.optim import AdamW, Optimizer
 from training.data import Corpus
 from training.loop import Average, draws, write_aside
 from training.recipe import VAERecipe, VocoderRecipe
+from ttmpref.autoencoder import build_vae
 from ttmpref.config import AutoencoderConfig
-from ttmpref.models.istft_vocoder import ISTFTVocoder
+from ttmpref.metrics import LSD_SIZES
+from ttmpref.models.istft_vocoder import Estimate, ISTFTVocoder
 from ttmpref.models.mel import LogMel
-from ttmpref.models.mel_vae import MelVAE
+from ttmpref.models.patch_vae import PatchVAE
 
 
 def save_half(weights: dict[str, Tensor], path: Path) -> None:
@@ -35,10 +38,7 @@ def save_half(weights: dict[str, Tensor], path: Path) -> None:
     write_aside(path, lambda aside: save_file(half, aside))
 
 
-def mel_statistics(corpus: Corpus, log_mel: LogMel, windows: int = 256) -> tuple[Tensor, Tensor]:
-    """Per-band mean and standard deviation, each (1, M, 1), over fixed 2 s windows."""
-    mels = log_mel(corpus.fixed_windows(windows, 2 * log_mel.config.sample_rate))
-    return mels.mean((0, 2))[None, :, None], mels.std((0, 2))[None, :, None]
+STATISTICS_WINDOWS, STATISTICS_SAMPLES = 1200, 88_200  # what a VAE starts from
 
 
 class VAEJob:
@@ -53,15 +53,24 @@ class VAEJob:
         self.recipe, self.config = recipe, config
         self.train_corpus, self.held_out = corpora
         self.log_mel = LogMel(config.mel)
-        self.vae = MelVAE(config.vae)
-        mean, std = mel_statistics(self.train_corpus, self.log_mel)
-        self.vae.data_mean.copy_(mean)
-        self.vae.data_std.copy_(std)
+        self.vae = build_vae(config.vae)
+        self._start()
         self.average = Average(self.vae, recipe.ema_decay)
-        self.optimizer = AdamW(
-            self.vae.parameters(), betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-        )
+        trained = [p for p in self.vae.parameters() if p.requires_grad]
+        self.optimizer = AdamW(trained, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
         self.samples = recipe.frames * config.mel.hop_length
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Per-band statistics, and where the network has linear maps, the best linear code."""
+        samples = min(STATISTICS_SAMPLES, self.train_corpus.waveforms.shape[1])
+        audio = self.train_corpus.fixed_windows(STATISTICS_WINDOWS, samples)
+        mels = torch.cat([self.log_mel(some) for some in audio.split(100)])
+        self.vae.data_mean.copy_(mels.mean((0, 2))[None, :, None])
+        self.vae.data_std.copy_(mels.std((0, 2))[None, :, None])
+        if isinstance(self.vae, PatchVAE):
+            patches = self.vae.patches(mels).transpose(1, 2).flatten(0, 1)
+            self.vae.start_linear_(patches, draws(self.recipe.seed, "vae start", 0))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"vae": self.vae, "average": self.average}
@@ -125,17 +134,34 @@ class SpectrogramDiscriminator(nn.Module):
         return self.out(x), features
 
 
-def log_magnitude(waveform: Tensor, n_fft: int, window: Tensor, floor: float = 1e-4) -> Tensor:
-    """(B, S) to (B, F, frames) natural log magnitude, floored; hop is n_fft / 4."""
+SILENCE = 1e-4  # magnitude, re a full-scale sine, under which differences stop counting
+
+
+def floored_log(magnitude: Tensor) -> Tensor:
+    """Natural log of magnitudes that bends to log(SILENCE)."""
+    return 0.5 * (magnitude.square() + SILENCE**2).log()
+
+
+def root_mean_square(difference: Tensor, dim: int) -> Tensor:
+    """Over `dim`, then the mean over everything else."""
+    return (difference.square().mean(dim) + 1e-6).sqrt().mean()
+
+
+def log_magnitude(waveform: Tensor, n_fft: int, window: Tensor) -> Tensor:
+    """(B, S) to (B, F, frames) natural log magnitude, 0 for a full-scale sine; hop is n_fft / 4."""
     spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
     power = spectrum.real.square() + spectrum.imag.square()
-    return 0.5 * (power / window.square().sum() + floor**2).log()
+    return 0.5 * (power / (window.sum() / 2).square() + SILENCE**2).log()
 
 
 class SpectralLoss(nn.Module):
-    """Mean log-magnitude L1 and spectral convergence over several resolutions."""
+    """Log-spectral distance and spectral convergence over several resolutions.
 
-    def __init__(self, sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096)) -> None:
+    The first term is the metric of `ttmpref.metrics.log_spectral_distance` in natural units: root
+    mean square over frequency, mean over frames.
+    """
+
+    def __init__(self, sizes: tuple[int, ...] = LSD_SIZES) -> None:
         super().__init__()
         self.sizes = sizes
         for size in sizes:
@@ -148,7 +174,7 @@ class SpectralLoss(nn.Module):
             a, b = log_magnitude(made, size, window), log_magnitude(real, size, window)
             linear_a, linear_b = a.exp(), b.exp()
             convergence = (linear_a - linear_b).norm() / linear_b.norm()
-            total = total + (a - b).abs().mean() + 0.5 * convergence
+            total = total + root_mean_square(a - b, dim=1) + 0.5 * convergence
         return total / len(self.sizes)
 
 
@@ -178,7 +204,7 @@ class Coded:
 
 
 class VocoderJob:
-    """Spectral losses first, adversary later."""
+    """Magnitudes alone first, which cost a third of the rest; then audio; at last an adversary."""
 
     name = "vocoder"
     DISCRIMINATOR_SIZES = (512, 1024, 2048)
@@ -188,7 +214,7 @@ class VocoderJob:
         recipe: VocoderRecipe,
         config: AutoencoderConfig,
         splits: tuple[Coded, Coded],
-        vae: MelVAE,
+        vae: nn.Module,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.config, self.vae = recipe, config, vae
@@ -225,7 +251,14 @@ class VocoderJob:
         mel = self.vae.decode(latents.transpose(1, 2))
         return mel[:, :, MARGIN * per_latent : (MARGIN + inner) * per_latent], audio
 
-    def _reconstruction(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+    def _magnitude_loss(self, estimate: Estimate, real: Tensor) -> Tensor:
+        """Distance of the estimated magnitudes from the real ones, before any phase meets them."""
+        wanted = self.log_mel.magnitude(real).transpose(1, 2)  # (B, frames, F)
+        full_scale = self.vocoder.window.sum() / 2
+        a, b = (floored_log(x / full_scale) for x in (estimate.log_magnitude.exp(), wanted))
+        return root_mean_square(a - b, dim=2)
+
+    def _audio_losses(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
         mel = (self.log_mel(made) - self.log_mel(real)).abs().mean()
         return {"spectral": self.spectral(made, real), "mel": mel}
 
@@ -233,15 +266,20 @@ class VocoderJob:
         recipe = self.recipe
         generator = draws(recipe.seed, "vocoder", step)
         mel, real = self._batch(self.train_split, recipe.batch, generator)
-        made = self.vocoder.overlap_add(self.vocoder.spectrum(mel))
-        losses = self._reconstruction(made, real)
-        total = recipe.spectral_weight * losses["spectral"] + recipe.mel_weight * losses["mel"]
-        if step >= recipe.adversarial_from:
-            losses |= self._discriminator_step(made.detach(), real)
-            fooling = self._generator_terms(made, real)
-            total = total + recipe.adversarial_weight * fooling["adversarial"]
-            total = total + recipe.feature_weight * fooling["feature"]
-            losses |= fooling
+        estimate = self.vocoder.estimate(mel)
+        losses = {"magnitude": self._magnitude_loss(estimate, real)}
+        total = recipe.magnitude_weight * losses["magnitude"]
+        if step >= recipe.audio_from:
+            made = self.vocoder.synthesise(estimate)
+            losses |= self._audio_losses(made, real)
+            total = total + recipe.spectral_weight * losses["spectral"]
+            total = total + recipe.mel_weight * losses["mel"]
+            if step >= recipe.adversarial_from:
+                losses |= self._discriminator_step(made.detach(), real)
+                fooling = self._generator_terms(made, real)
+                total = total + recipe.adversarial_weight * fooling["adversarial"]
+                total = total + recipe.feature_weight * fooling["feature"]
+                losses |= fooling
         self.optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(self.vocoder.parameters(), 10.0)
@@ -273,15 +311,17 @@ class VocoderJob:
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
         mel, real = self._batch(self.held_out, 32, draws(self.recipe.seed, "vocoder validation", 0))
-        losses = self._reconstruction(self.vocoder(mel), real)
+        estimate = self.vocoder.estimate(mel)
+        losses = self._audio_losses(self.vocoder.synthesise(estimate), real)
+        losses["magnitude"] = self._magnitude_loss(estimate, real)
         return {name: loss.item() for name, loss in losses.items()}
 
     def export(self, path: Path) -> None:
         save_half(self.average.weights(), path)
 
 
-def load_vae(config: AutoencoderConfig, path: Path) -> MelVAE:
+def load_vae(config: AutoencoderConfig, path: Path) -> nn.Module:
     """The trained VAE, folded and frozen."""
-    vae = MelVAE(config.vae)
+    vae = build_vae(config.vae)
     vae.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     return vae.fold_().eval().requires_grad_(False)

@@ -26,18 +26,26 @@ from training.baseline import BaselineJob, LatentSplit
 from training.clap import ClapJob
 from training.corpus import build_corpus
 from training.data import Corpus
+from training.demo_ranker import COLLECTION, clean_rewards, material
 from training.features import caption_features, latent_features
 from training.loop import Job, Pace, Schedule, run, write_aside, write_json
+from training.music_encoder import MusicEncoderJob
+from training.ranker_runs import train_and_report
 from training.recipe import Recipe, StepRecipe, recipe_hash
 from training.text import TextEncoderJob, train_tokenizer
 from ttmpref import assets
 from ttmpref.encoders.clap import ClapEncoder
 from ttmpref.encoders.t5 import T5TextEncoder
 from ttmpref.models.mel import LogMel
+from ttmpref.reward.percentiles import write_collections
+from ttmpref.reward.ranker import write_ranker
 
 log = logging.getLogger(__name__)
 
-STEPS = ("corpus", "tokenizer", "text_encoder", "clap", "vae", "vocoder", "baseline")
+STEPS = (
+    "corpus", "tokenizer", "text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline",
+    "ranker",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,16 @@ def clap(place: Workplace) -> None:
     job.export(place.path(config.folder))
 
 
+def music_encoder(place: Workplace) -> None:
+    config = place.recipe.target.music_encoder
+    if config is None:
+        log.info("preset %s has no music encoder", place.recipe.preset)
+        return
+    job = MusicEncoderJob(place.recipe.music_encoder, config, place.corpora)
+    _train(place, job, place.recipe.music_encoder)
+    job.export(place.path(config.folder))
+
+
 def vae(place: Workplace) -> None:
     config = place.recipe.target.autoencoder
     job = VAEJob(place.recipe.vae, config, place.corpora)
@@ -148,6 +166,27 @@ def baseline(place: Workplace) -> None:
     job = BaselineJob(place.recipe.baseline, preset.backbone, (train_split, held_out), empty)
     _train(place, job, place.recipe.baseline)
     job.export(place.path(preset.stage("baseline").weights))
+
+
+def ranker(place: Workplace) -> None:
+    """Heads, their report, and the held-out corpus's rewards; needs every other network."""
+    config = place.recipe.target.ranker
+    if config is None:
+        log.info("preset %s has no ranker", place.recipe.preset)
+        return
+    train_split, test_split = place.corpora[0], Corpus(place.corpus_folder, "evaluation")
+    caches, folder = place.corpus_folder / "cache", place.runs / "ranker"
+    parts, hearing = material(place.recipe, train_split, test_split, caches)
+    heads = train_and_report(place.recipe.ranker, parts, folder, place.max_minutes)
+    files = [place.path(uri) for uri in (config.weights, *config.ensemble)]
+    for head, path in zip(heads, files, strict=True):
+        write_ranker(head, path)
+    for name in ("report.json", "report.md", "reliability.png"):
+        target = place.assets / "logs" / f"ranker_{name}"
+        write_aside(target, lambda p, name=name: shutil.copy(folder / name, p))
+    rewards = {COLLECTION: clean_rewards(heads[0], hearing)}
+    said = f"{place.recipe.name} corpus {recipe_hash(place.recipe.corpus)}, no text"
+    write_collections(place.path(config.collections), assets.sha256(files[0]), said, rewards)
 
 
 def _train(place: Workplace, job: Job, recipe: StepRecipe) -> None:

@@ -22,6 +22,7 @@ from training.corpus import PieceRecord, load_index
 from ttmpref.audio import read_clip
 
 INT16 = 32_767.0
+CORPUS_RATE = 44_100  # Hz, of the decoded arrays
 
 
 def _decode(job: tuple[Path, Path, int, int]) -> None:
@@ -68,7 +69,7 @@ class Corpus:
 
     def _decode_all(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        samples = round(self.pieces[0].seconds * 44_100)
+        samples = round(self.pieces[0].seconds * CORPUS_RATE)
         aside, done = path.with_suffix(".part.npy"), path.with_suffix(".done.npy")
         shape = (len(self.pieces), samples)
         if not (aside.exists() and done.exists()):

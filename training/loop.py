@@ -14,6 +14,7 @@ import math
 import os
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,12 +75,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Pace:
-    """How often the loop writes, and when it must stop."""
+    """How often the loop writes, and when it must stop.
+
+    Attributes:
+        max_minutes: stop cleanly after so long; a later run goes on.
+        enough: asked before every update; stops for good (early stopping), so its answer must
+            follow from what the job's checkpoint holds.
+    """
 
     log_every: int = 25
     checkpoint_every: int = 250
     validate_every: int = 500
     max_minutes: float | None = None
+    enough: Callable[[], bool] | None = None
 
 
 def _entropy(seed: int, purpose: str, step: int) -> np.random.SeedSequence:
@@ -163,7 +171,7 @@ def run(job: Job, schedule: Schedule, folder: Path, pace: Pace | None = None) ->
     record = RunLog(folder / "log.jsonl", step)
     began, sums, count = time.monotonic(), {}, 0
     log.info("%s: from update %d of %d", job.name, step, schedule.steps)
-    while step < schedule.steps and not _out_of_time(began, pace):
+    while step < schedule.steps and not _out_of_time(began, pace) and not _enough(pace):
         for optimizer in job.optimizers().values():
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
@@ -192,6 +200,10 @@ def save_checkpoint(job: Job, step: int, folder: Path) -> None:
 
 def _out_of_time(began: float, pace: Pace) -> bool:
     return pace.max_minutes is not None and time.monotonic() - began > 60 * pace.max_minutes
+
+
+def _enough(pace: Pace) -> bool:
+    return pace.enough is not None and pace.enough()
 
 
 def _words(values: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from training.corpus import CorpusRecipe
 from ttmpref.config import ConfigError, FrozenConfig, Preset, load_preset, read_yaml, validated
+from ttmpref.reward.ranker import DROPOUT, HIDDEN
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
@@ -69,6 +70,26 @@ class ClapRecipe(StepRecipe):
     text_width: int = Field(192, gt=0)
 
 
+class MusicEncoderRecipe(StepRecipe):
+    """A small HuBERT that names tags and degradations.
+
+    Attributes:
+        seconds: length of a training window.
+        degradation_counts: probabilities of none, one and two degradations in a window.
+        convolutions: (width, kernel, stride) of each layer from samples to frames.
+        layers, heads, hidden: of the transformer.
+    """
+
+    seconds: float = Field(4.0, gt=0)
+    degradation_counts: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    convolutions: tuple[tuple[int, int, int], ...] = (
+        (32, 20, 10), (64, 10, 5), (128, 8, 4), (192, 8, 4),
+    )  # fmt: skip
+    layers: int = Field(4, gt=0)
+    heads: int = Field(6, gt=0)
+    hidden: int = Field(384, gt=0)
+
+
 class VAERecipe(StepRecipe):
     """Mel VAE: L1 on standardised mel and a small KL term.
 
@@ -86,16 +107,21 @@ class VocoderRecipe(StepRecipe):
 
     Attributes:
         latents: latent frames of a training crop.
-        adversarial_from: update after which the discriminators take part.
+        audio_from: update from which audio is made and compared, not magnitudes alone.
+        adversarial_from: update from which the discriminators take part, too.
         adversarial_weight, feature_weight: weights of their two terms.
+        spectral_weight, mel_weight: weights of the distances between audio.
+        magnitude_weight: weight of the distance of the head's magnitudes, before any phase.
     """
 
     latents: int = Field(8, gt=0)
+    audio_from: int = Field(0, ge=0)
     adversarial_from: int = Field(0, ge=0)
     adversarial_weight: float = Field(0.1, ge=0)
     feature_weight: float = Field(0.5, ge=0)
     spectral_weight: float = Field(1.0, ge=0)
     mel_weight: float = Field(1.0, ge=0)
+    magnitude_weight: float = Field(1.0, ge=0)
 
 
 class BackboneRecipe(StepRecipe):
@@ -110,6 +136,74 @@ class BackboneRecipe(StepRecipe):
     grad_clip: float = Field(1.0, gt=0)
 
 
+class ListenersRecipe(FrozenConfig):
+    """Simulated listeners and what they hear (`training.listeners`).
+
+    Attributes:
+        seconds: length of a take.
+        listeners: how many there are, each with tastes of their own.
+        sounds: probabilities that a take is the piece itself, its round trip through the
+            autoencoder, or noise of its spectrum.
+        other_piece: probability that a take plays another piece than the prompt describes.
+        fault_counts: probabilities of none, one and two faults.
+        fault_cost: utility lost per unit of strength of each fault.
+        tag_costs: utility lost where this tag is not the prompt's piece's.
+        sound_costs: utility lost by a round trip and by noise.
+        taste: deviation of a listener's liking of a lead and of a genre.
+        ties: weight of a tie between equals, in units of the weight of either answer.
+    """
+
+    seed: int = Field(0, ge=0)
+    seconds: float = Field(10.0, gt=0)
+    listeners: int = Field(200, gt=0)
+    sounds: tuple[float, float, float] = (0.87, 0.1, 0.03)
+    other_piece: float = Field(0.4, ge=0, le=1)
+    fault_counts: tuple[float, float, float] = (0.35, 0.4, 0.25)
+    fault_cost: float = Field(5.0, ge=0)
+    tag_costs: dict[str, float] = {"lead": 1.5, "genre": 1.0, "tempo_class": 0.5}
+    sound_costs: dict[str, float] = {"codec": 1.0, "noise": 8.0}
+    taste: float = Field(0.4, ge=0)
+    ties: float = Field(0.35, ge=0)
+
+
+class RankerRecipe(FrozenConfig):
+    """Preference ranker; the defaults are those of the released head (specification, section 2.3).
+
+    Attributes:
+        seed: of the first head; head k of an ensemble has seed + k.
+        heads: heads that are trained, alike but for their seeds.
+        epochs: passes over the training pairs at most.
+        batch: pairs of an update.
+        initial_scale: factor of the fresh head's rewards. The reference's 1 starts with margins of
+            about ten, sure of everything; 0.05 learns in a few epochs what 1 never reaches.
+        patience: epochs without improvement after which training ends.
+        min_improvement: of the validation loss, to count as one.
+        hidden: widths of the head's hidden layers.
+        joined: both clips of the batch in one forward pass, so that they share the statistics of
+            its normalisation; the reference makes two passes, A first.
+        balanced: every source as often as every other, by drawing pairs with replacement.
+        fit_scale: scale the finished head so that its margins fit the validation decisions best;
+            then validation losses, too, are those of margins so scaled.
+        zero_text_for: sources whose prompts are hidden, as MusicPrefs' listeners never saw them.
+    """
+
+    seed: int = Field(42, ge=0)
+    heads: int = Field(1, gt=0)
+    epochs: int = Field(1000, gt=0)
+    batch: int = Field(32, gt=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    initial_scale: float = Field(1.0, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    patience: int = Field(30, gt=0)
+    min_improvement: float = Field(1e-4, ge=0)
+    hidden: tuple[int, ...] = HIDDEN
+    dropout: float = Field(DROPOUT, ge=0, lt=1)
+    joined: bool = False
+    balanced: bool = False
+    fit_scale: bool = False
+    zero_text_for: tuple[str, ...] = ()
+
+
 class Recipe(FrozenConfig):
     """A whole chain; `preset` says whose networks are trained."""
 
@@ -119,9 +213,12 @@ class Recipe(FrozenConfig):
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     text_encoder: TextEncoderRecipe
     clap: ClapRecipe
+    music_encoder: MusicEncoderRecipe
     vae: VAERecipe
     vocoder: VocoderRecipe
     baseline: BackboneRecipe
+    listeners: ListenersRecipe = ListenersRecipe()
+    ranker: RankerRecipe = RankerRecipe()
 
     @property
     def target(self) -> Preset:

@@ -17,6 +17,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,17 @@ def files_of(uri: str) -> dict[str, Path]:
 def hashes(uri: str) -> dict[str, str]:
     """SHA-256 of every file behind a URI, by the file's own URI."""
     return {name: sha256(path) for name, path in files_of(uri).items()}
+
+
+def digest(uri: str) -> str:
+    """SHA-256 of a file, or of the names and hashes of a folder's files, one per line."""
+    path = locate(uri)
+    if path.is_file():
+        return sha256(path)
+    lines = [
+        f"{name.removeprefix(uri.rstrip('/'))[1:]} {value}\n" for name, value in hashes(uri).items()
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -194,3 +206,29 @@ def load_tensors(uri: str) -> dict[str, Tensor]:
         name: tensor.float() if tensor.dtype in halves else tensor
         for name, tensor in tensors.items()
     }
+
+
+def metadata(uri: str) -> dict[str, str]:
+    """What a safetensors file says about itself; empty where it says nothing.
+
+    Raises:
+        MissingWeights: the file is absent.
+        DamagedWeights: it is not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = locate(uri)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedWeights(f"{uri} is damaged: {path}: {reason}") from None
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], says: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file with `says` as its metadata."""
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(contiguous, metadata=dict(says))

@@ -1,6 +1,6 @@
-"""Audio to latents and back: log-mel, magnitude-preserving VAE, vocoder (specification 2).
+"""Audio to latents and back: log-mel, VAE of the mel, vocoder (specification 2).
 
-The one `Autoencoder` of the package; the presets differ in sizes and in the vocoder they name.
+The one `Autoencoder` of the package; the presets differ in the VAE and the vocoder they name.
 """
 
 from __future__ import annotations
@@ -11,17 +11,34 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ttmpref.config import AutoencoderConfig, BigVGANConfig, ISTFTVocoderConfig, MelConfig
+from ttmpref.config import (
+    AutoencoderConfig,
+    BigVGANConfig,
+    ISTFTVocoderConfig,
+    MelConfig,
+    MelVAEConfig,
+    PatchVAEConfig,
+)
 from ttmpref.models.bigvgan import BigVGAN, load_bigvgan_state
 from ttmpref.models.istft_vocoder import ISTFTVocoder
 from ttmpref.models.mel import LogMel
 from ttmpref.models.mel_vae import MelVAE
+from ttmpref.models.patch_vae import PatchVAE
 from ttmpref.types import DamagedWeights
 
 if TYPE_CHECKING:
-    from ttmpref.config import VocoderConfig
+    from ttmpref.config import VAEConfig, VocoderConfig
 
 LoadTensors = Callable[[str], dict[str, Tensor]]
+
+
+def build_vae(config: VAEConfig) -> MelVAE | PatchVAE:
+    """The VAE that `config` names, freshly initialised."""
+    match config:
+        case PatchVAEConfig():
+            return PatchVAE(config)
+        case MelVAEConfig():
+            return MelVAE(config)
 
 
 def build_vocoder(config: VocoderConfig, mel: MelConfig) -> nn.Module:
@@ -54,7 +71,7 @@ class MelAutoencoder(nn.Module):
         self.latent_channels = config.vae.latent_channels
         self.samples_per_latent = config.samples_per_latent
         self.log_mel = LogMel(config.mel)
-        self.vae = MelVAE(config.vae)
+        self.vae = build_vae(config.vae)
         self.vocoder = build_vocoder(config.vocoder, config.mel)
 
     @classmethod

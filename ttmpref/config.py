@@ -8,13 +8,21 @@ The numbers of the paper are in `presets/paper.yaml`, those of the small one in 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ttmpref.types import ConfigError, Settings, check_choice
+from ttmpref.types import (
+    BandPolicy,
+    ConfigError,
+    Listening,
+    Settings,
+    WindowPolicy,
+    check_choice,
+)
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
@@ -56,6 +64,7 @@ class MelVAEConfig(FrozenConfig):
         downsample_levels: levels after which time is halved; the paper's has one, level 0.
     """
 
+    kind: Literal["magnitude_preserving"] = "magnitude_preserving"
     data_channels: int = Field(gt=0)
     latent_channels: int = Field(gt=0)
     base_width: int = Field(gt=0)
@@ -74,6 +83,30 @@ class MelVAEConfig(FrozenConfig):
     def frames_per_latent(self) -> int:
         """Mel frames behind one latent frame."""
         return 2 ** len(self.downsample_levels)
+
+
+class PatchVAEConfig(FrozenConfig):
+    """Small VAE over patches of mel frames (the demo's): linear codes and learned corrections.
+
+    Attributes:
+        data_channels: mel bands.
+        latent_channels: C.
+        frames_per_latent: mel frames of one patch, coded as one latent frame.
+        width, hidden: channels of the ConvNeXt blocks and inside their pointwise pairs.
+        encoder_blocks, decoder_blocks: numbers of blocks, all at the latents' rate.
+    """
+
+    kind: Literal["patch"] = "patch"
+    data_channels: int = Field(gt=0)
+    latent_channels: int = Field(gt=0)
+    frames_per_latent: int = Field(gt=0)
+    width: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    encoder_blocks: int = Field(gt=0)
+    decoder_blocks: int = Field(gt=0)
+
+
+VAEConfig = Annotated[MelVAEConfig | PatchVAEConfig, Field(discriminator="kind")]
 
 
 class BigVGANConfig(FrozenConfig):
@@ -115,7 +148,7 @@ class AutoencoderConfig(FrozenConfig):
     """Clip <-> latents: log-mel, mel VAE, vocoder."""
 
     mel: MelConfig
-    vae: MelVAEConfig
+    vae: VAEConfig
     vae_weights: str
     vocoder: VocoderConfig
 
@@ -216,6 +249,49 @@ class ClapConfig(FrozenConfig):
     dim: int = Field(gt=0)
 
 
+class MusicEncoderConfig(FrozenConfig):
+    """HuBERT-shaped music encoder (MERT): a transformers folder with weights and front end.
+
+    Attributes:
+        dim: width of the last layer.
+        segment_seconds: longest stretch heard at once; longer audio is the mean over its segments,
+            weighted by length (TuneJury's release scores: 300 s).
+    """
+
+    kind: Literal["hubert"] = "hubert"
+    folder: str
+    sample_rate: int = Field(24_000, gt=0)
+    dim: int = Field(gt=0)
+    segment_seconds: float = Field(300.0, ge=1.0)
+
+
+class RankerConfig(FrozenConfig):
+    """The preference reward: a score head over the metric CLAP and, for "clap_mert", MERT.
+
+    Attributes:
+        layout: feature blocks of the head (`ttmpref.reward.ranker`).
+        weights: the head whose reward is reported.
+        ensemble: heads of the same training from other seeds or resampled pairs; their spread is
+            the interval of a reward.
+        collections: percentiles of the head's rewards over known collections, or None.
+        window: which stretch of a longer clip CLAP hears; MERT hears all of it.
+        band: "16k" removes what is above 8 kHz first, as the released features were made.
+        seed: of the window policy "random".
+    """
+
+    layout: Literal["clap_mert", "clap_audio"] = "clap_mert"
+    weights: str
+    ensemble: tuple[str, ...] = ()
+    collections: str | None = None
+    window: WindowPolicy = "centre"
+    band: BandPolicy = "full"
+    seed: int = Field(0, ge=0)
+
+    @property
+    def listening(self) -> Listening:
+        return Listening(self.window, self.band, self.seed)
+
+
 class StageConfig(FrozenConfig):
     """A stage is (weights, score head, parent); cross-loading is the same weights, another head.
 
@@ -283,6 +359,8 @@ class Preset(FrozenConfig):
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     sampling: SamplingConfig
     output: OutputConfig = OutputConfig()
+    music_encoder: MusicEncoderConfig | None = None
+    ranker: RankerConfig | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Preset:
@@ -307,12 +385,27 @@ class Preset(FrozenConfig):
                 raise ValueError(f"stage {stage.name!r} names an unknown parent {stage.parent!r}")
         if self.sampling.stage not in names:
             raise ValueError(f"sampling.stage {self.sampling.stage!r} is not one of {names}")
+        if self.ranker and self.ranker.layout == "clap_mert" and self.music_encoder is None:
+            raise ValueError("ranker.layout 'clap_mert' needs a music_encoder")
         return self
 
     def stage(self, name: str) -> StageConfig:
         """The stage called `name`; raises `InvalidRequest` listing the accepted names."""
         check_choice("stage", name, tuple(stage.name for stage in self.stages))
         return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def reward_encoders(self) -> tuple[str, ...]:
+        """Folders of the encoders that the ranker reads; none without a ranker."""
+        if self.ranker is None:
+            return ()
+        music = (self.music_encoder.folder,) if self.ranker.layout == "clap_mert" else ()
+        return self.metric_clap.folder, *music
+
+    @property
+    def reward_heads(self) -> tuple[str, ...]:
+        """The ranker's head, then its ensemble; none without a ranker."""
+        return () if self.ranker is None else (self.ranker.weights, *self.ranker.ensemble)
 
     @property
     def settings(self) -> Settings:
@@ -357,6 +450,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must hold a mapping of keys, got {type(data).__name__}")
     return data
+
+
+def read_record(schema: type[ConfigT], path: Path) -> ConfigT:
+    """The record in a JSON file; raises `ConfigError` in one line for anything else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from None
+    return validated(schema, data, str(path))
+
+
+def record_bytes(record: FrozenConfig) -> bytes:
+    """A record as the contents of a JSON file."""
+    return (record.model_dump_json(indent=1) + "\n").encode("utf-8")
 
 
 def preset_names() -> tuple[str, ...]:

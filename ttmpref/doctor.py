@@ -16,14 +16,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from ttmpref import assets
 from ttmpref.studio import Studio
 from ttmpref.types import TtmprefError
-
-if TYPE_CHECKING:
-    from ttmpref.config import StageConfig
 
 # Module and distribution; the torch trio first, because the rest is built on it.
 PACKAGES = (
@@ -138,20 +134,15 @@ def _preset(preset: str, device: str) -> Iterator[Finding]:
     except Exception as error:
         yield Finding(False, f"preset {preset}", _reason(error))
         return
-    seen: set[str] = set()
+    needed: dict[str, None] = {}
     for stage in studio.preset.stages:
-        yield from _stage(studio, stage, seen)
-
-
-def _stage(studio: Studio, stage: StageConfig, seen: set[str]) -> Iterator[Finding]:
-    """The weights of a stage that were not seen yet; a stage without weights is no fault."""
-    if stage.unavailable is not None:
-        yield Finding(True, f"stage {stage.name}", f"unavailable: {stage.unavailable}")
-        return
-    for uri in studio.weights_of(stage):
-        if uri not in seen:
-            seen.add(uri)
-            yield _weights(uri)
+        if stage.unavailable is not None:  # no fault
+            yield Finding(True, f"stage {stage.name}", f"unavailable: {stage.unavailable}")
+        else:
+            needed.update(dict.fromkeys(studio.weights_of(stage)))
+    rewards = (*studio.preset.reward_encoders, *studio.preset.reward_heads)
+    needed.update(dict.fromkeys(rewards))
+    yield from map(_weights, needed)
 
 
 def _weights(uri: str) -> Finding:

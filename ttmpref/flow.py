@@ -76,12 +76,19 @@ def solve(
     z = noise.float()
     times = time_grid(num_steps)
     for t, t_next in zip(times, times[1:], strict=False):
-        slope = velocity(z, t).float()
-        if solver == "heun" and t_next > 0:
-            ahead = z + (t_next - t) * slope
-            slope = (slope + velocity(ahead, t_next).float()) / 2
-        z = z + (t_next - t) * slope
+        z = solver_step(velocity, z, t, t_next, solver)
         yield z
+
+
+def solver_step(
+    velocity: Velocity, z: Tensor, t: float, t_next: float, solver: Solver = "euler"
+) -> Tensor:
+    """One step of `solve`: the state (B, N, C) at t to the one at t_next."""
+    slope = velocity(z, t).float()
+    if solver == "heun" and t_next > 0:
+        ahead = z + (t_next - t) * slope
+        slope = (slope + velocity(ahead, t_next).float()) / 2
+    return z + (t_next - t) * slope
 
 
 def guidance_at(schedule: GuidanceSchedule, guidance: float, progress: float) -> float:

@@ -110,8 +110,8 @@ class Generator:
             for i in range(request.variations)
         ]
         yield Progress(0, request.num_steps, "reading the prompt")
-        velocity = self._velocity(request, self._conditioning(request))
-        latents = self._noise(singles)
+        velocity = torch.no_grad()(self.velocity(request))
+        latents = self.noise(singles)
         states = solve(velocity, latents, request.num_steps, request.solver)
         for step, state in enumerate(states, start=1):
             latents = state
@@ -119,8 +119,10 @@ class Generator:
         finished = []
         for i, single in enumerate(singles):
             yield Progress(request.num_steps, request.num_steps, f"decoding clip {i + 1}")
-            clip, loudness = self._finish(latents[i : i + 1])
-            finished.append((single, clip, self._score(single.prompt, clip, loudness)))
+            with torch.no_grad():
+                waveform = self.decode(latents[i : i + 1])
+            clip, loudness = self.finish(waveform)
+            finished.append((single, clip, self.measure(single.prompt, clip, loudness)))
         taken = time.perf_counter() - started
         for i, (single, clip, scores) in enumerate(finished):
             batch = {"seed": request.seed, "variations": request.variations, "index": i}
@@ -144,11 +146,10 @@ class Generator:
         both = Projected.concatenate(conditional, unconditional)
         return Conditioning(conditional, both, score, both_scores)
 
-    def _velocity(self, request: GenerationRequest, conditioning: Conditioning) -> Velocity:
-        """The guided velocity field: (z (V, N, C), t) -> (V, N, C)."""
-        backbone = self.parts.backbone
+    def velocity(self, request: GenerationRequest) -> Velocity:
+        """The guided velocity field: (z (V, N, C), t) -> (V, N, C), differentiable in z."""
+        backbone, conditioning = self.parts.backbone, self._conditioning(request)
 
-        @torch.no_grad()
         def velocity(z: Tensor, t: float) -> Tensor:
             guidance = guidance_at(request.guidance_schedule, request.guidance, 1.0 - t)
             if guidance == 1.0:  # the unconditional half would be multiplied by zero
@@ -161,24 +162,26 @@ class Generator:
 
         return velocity
 
-    def _noise(self, singles: list[GenerationRequest]) -> Tensor:
+    def noise(self, singles: list[GenerationRequest]) -> Tensor:
         """(V, N, C), each clip's from its own seed; drawn on the CPU, so equal on every device."""
         config = self.preset.backbone
         seeds = [single.seed for single in singles]
         return draw_noise(seeds, config.latent_frames, config.latent_channels).to(self.parts.device)
 
-    @torch.no_grad()
-    def _finish(self, latents: Tensor) -> tuple[Clip, LoudnessReport]:
-        """Normalised latents (1, N, C) to a finished clip of the preset's length and loudness."""
-        autoencoder, output = self.parts.autoencoder, self.preset.output
-        waveform = autoencoder.decode(self.parts.backbone.unnormalise(latents))  # (1, S)
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents (V, N, C) to waveforms (V, S) as they come, differentiable."""
+        return self.parts.autoencoder.decode(self.parts.backbone.unnormalise(latents))
+
+    def finish(self, waveform: Tensor) -> tuple[Clip, LoudnessReport]:
+        """A waveform (1, S) to a finished clip of the preset's length and loudness."""
+        output, sample_rate = self.preset.output, self.parts.autoencoder.sample_rate
         if not waveform.isfinite().all():
             raise TtmprefError("the clip is not finite numbers: lower the guidance or the score")
-        clip = Clip(waveform.float().cpu().numpy(), autoencoder.sample_rate)
-        clip = cut_or_pad(clip, round(output.seconds * clip.sample_rate))
+        clip = Clip(waveform.detach().float().cpu().numpy(), sample_rate)
+        clip = cut_or_pad(clip, round(output.seconds * sample_rate))
         return normalise(clip, output.target_lufs, output.true_peak_ceiling_db)
 
-    def _score(self, prompt: str, clip: Clip, loudness: LoudnessReport) -> ScoreCard:
+    def measure(self, prompt: str, clip: Clip, loudness: LoudnessReport) -> ScoreCard:
         """Measurements of a finished clip; the CLAP score is against the prompt as asked."""
         clap_score, clap = None, self.parts.metric_clap
         if clap is not None:

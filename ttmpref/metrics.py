@@ -1,16 +1,18 @@
-"""Numbers that compare sets of clips: Frechet distance, CLAP score, spectra, ranks, intervals.
+"""Numbers that compare sets of clips: Frechet distance, CLAP score, spectra, ranks, intervals,
+calibration of preferences.
 
 Pure NumPy in double precision: embeddings come in as arrays, so nothing here knows which network
 made them, and every function has a closed form that its test states.
 
 Shapes: embeddings (n, d), one row per clip; waveforms (S,) mono; similarities (queries,
-candidates).
+candidates); margins (n,), reward of A less reward of B of each pair.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -138,3 +140,103 @@ def wilson_interval(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Pairs of about equal |margin|: what the model claims of them and what is so.
+
+    Attributes:
+        margin_low, margin_high: smallest and largest |margin|.
+        n: pairs.
+        confidence: mean of sigma(|margin|), the claimed rate of right choices.
+        accuracy: rate of right choices.
+    """
+
+    margin_low: float
+    margin_high: float
+    n: int
+    confidence: float
+    accuracy: float
+
+
+def chosen_rightly(margins: np.ndarray, wins: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether a model that chooses A where the margin is positive chose as people did.
+
+    A margin of zero counts as a choice of B.
+
+    Args:
+        margins: (n,).
+        wins: (n,) bool, whether people preferred A; ties are left out beforehand.
+    """
+    if margins.shape != wins.shape or margins.ndim != 1:
+        raise ValueError(f"margins {margins.shape} and wins {wins.shape} must be one row each")
+    return (margins > 0) == wins
+
+
+def reliability(margins: np.ndarray, wins: np.ndarray, bins: int = 10) -> list[ReliabilityBin]:
+    """Confidence against accuracy in bins of floor(n / bins) pairs by |margin|.
+
+    The last bin takes what is left over; fewer pairs than bins give one bin each.
+
+    Args:
+        margins, wins: as for `chosen_rightly`, n >= 1.
+    """
+    order, starts = _bins(margins, bins)
+    hits = chosen_rightly(margins, wins)[order]
+    sizes = np.abs(margins[order])
+    counts = np.diff([*starts, len(order)])
+    claims, rights = _bin_sums(_sigmoid(sizes), starts), _bin_sums(hits, starts)
+    return [
+        ReliabilityBin(
+            float(sizes[start]),
+            float(sizes[start + count - 1]),
+            int(count),
+            float(claim / count),
+            float(right / count),
+        )
+        for start, count, claim, right in zip(starts, counts, claims, rights, strict=True)
+    ]
+
+
+def calibration_error(bins: list[ReliabilityBin]) -> float:
+    """Expected calibration error: mean over pairs of |confidence - accuracy| of their bin."""
+    n = sum(one.n for one in bins)
+    return sum(one.n * abs(one.confidence - one.accuracy) for one in bins) / n
+
+
+def calibration_null(
+    margins: np.ndarray, bins: int = 10, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Mean and 95th percentile of the calibration error of a model that is perfectly calibrated.
+
+    Simulated: choices are right with probability sigma(|margin|), everything else as measured. An
+    error below the percentile is no evidence against calibration.
+
+    Args:
+        margins: (n,), n >= 1.
+    """
+    order, starts = _bins(margins, bins)
+    claims = _sigmoid(np.abs(margins[order]))
+    rng = np.random.default_rng(seed)
+    errors = [
+        np.abs(_bin_sums(claims - (rng.random(len(claims)) < claims), starts)).sum() / len(claims)
+        for _ in range(draws)
+    ]
+    return float(np.mean(errors)), float(np.percentile(errors, 95))
+
+
+def _bins(margins: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Order by |margin|, and where in it each bin starts."""
+    if len(margins) == 0:
+        raise ValueError("no pairs: calibration needs at least one that is not a tie")
+    bins = min(bins, len(margins))
+    return np.argsort(np.abs(margins), kind="stable"), np.arange(bins) * (len(margins) // bins)
+
+
+def _bin_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(values.astype(np.float64), starts)
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-values.astype(np.float64)))

@@ -29,10 +29,15 @@ class TextEncoder(Protocol):
 
 @runtime_checkable
 class AudioTextEncoder(Protocol):
-    """Text and audio in one space (LAION-CLAP)."""
+    """Text and audio in one space (LAION-CLAP).
+
+    Attributes:
+        window_samples: the longest stretch of sound heard at once, at `sample_rate`.
+    """
 
     dim: int
     sample_rate: int
+    window_samples: int
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(B, dim), L2-normalised."""
@@ -40,6 +45,29 @@ class AudioTextEncoder(Protocol):
 
     def encode_audio(self, clips: Sequence[Clip]) -> Tensor:
         """(B, dim), L2-normalised; clips of any rate and length, mean over explicit windows."""
+        ...
+
+    def embed_audio(self, windows: Sequence[Tensor]) -> Tensor:
+        """(B, dim), L2-normalised, of mono windows (S,) with 1 <= S <= window_samples.
+
+        Differentiable with respect to the windows.
+        """
+        ...
+
+
+@runtime_checkable
+class MusicEncoder(Protocol):
+    """Music to one vector, words play no part (MERT)."""
+
+    dim: int
+    sample_rate: int
+
+    def encode_audio(self, clips: Sequence[Clip]) -> Tensor:
+        """(B, dim): mean over time of the last layer; clips of any rate and length."""
+        ...
+
+    def embed_audio(self, waveforms: Sequence[Tensor]) -> Tensor:
+        """(B, dim) of mono waveforms (S,) at `sample_rate`, S >= 1; differentiable."""
         ...
 
 

@@ -14,21 +14,25 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections import abc
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ttmpref import __version__, assets
 from ttmpref.audio import check_suffix, encode_clip, write_files
-from ttmpref.config import FrozenConfig, Preset, StageConfig, load_preset
+from ttmpref.config import FrozenConfig, Preset, RankerConfig, StageConfig, load_preset
 from ttmpref.types import (
     MAX_VARIATIONS,
+    Clip,
     Generation,
     GenerationRequest,
     InvalidRequest,
+    Listening,
     MissingWeights,
     Progress,
+    RewardScore,
     Settings,
     StageInfo,
     TtmprefError,
@@ -39,8 +43,16 @@ if TYPE_CHECKING:
     from ttmpref.autoencoder import MelAutoencoder
     from ttmpref.encoders.clap import ClapEncoder
     from ttmpref.generator import Generator, TextFeatures
+    from ttmpref.reward.entries import ScoreEntry
+    from ttmpref.reward.files import FileScore
+    from ttmpref.reward.latent_optimisation import Event, OptimisationSettings, Optimised
+    from ttmpref.reward.percentiles import Collections
+    from ttmpref.reward.ranker import RankerHead
+    from ttmpref.reward.scorer import Scorer
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 RANDOM_SEED_BITS = 31
 MAX_THREADS = 8  # more threads make networks of this size slower, not faster
@@ -162,6 +174,10 @@ class Studio:
             yield Progress(0, request.num_steps, "loading the weights")
         with self._lock:
             steps = self._generator(request.stage).stream(request)
+        yield from self._in_turns(steps)
+
+    def _in_turns(self, steps: abc.Generator[Item]) -> Iterator[Item]:
+        """Items of a generator that works with the models, holding the lock for one at a time."""
         try:
             while True:
                 with self._lock:
@@ -183,6 +199,42 @@ class Studio:
             elif on_progress is not None:
                 on_progress(item)
         return finished
+
+    def optimise_stream(
+        self, request: GenerationRequest, settings: OptimisationSettings | None = None
+    ) -> Iterator[Event]:
+        """Progress, iterates and at last the result of latent optimisation of one clip.
+
+        See `ttmpref.reward.latent_optimisation`. Closing the iterator stops the work within one
+        solver step, forwards or backwards.
+
+        Raises:
+            InvalidRequest: more than one variation.
+            MissingWeights: the preset cannot score, or the stage cannot be used.
+        """
+        from ttmpref.reward.latent_optimisation import LatentOptimiser, OptimisationSettings
+        from ttmpref.reward.scorer import DifferentiableScorer
+
+        self._check(request)
+        with self._lock:
+            optimiser = LatentOptimiser(
+                self._generator(request.stage),
+                DifferentiableScorer(self.scorer()),
+                self._scoring_protocol(),
+            )
+        yield from self._in_turns(optimiser.stream(request, settings or OptimisationSettings()))
+
+    def optimise(
+        self,
+        request: GenerationRequest,
+        settings: OptimisationSettings | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Optimised:
+        """The clip of a request with its noise moved uphill on the reward; see the stream."""
+        for event in self.optimise_stream(request, settings):
+            if isinstance(event, Progress) and on_progress is not None:
+                on_progress(event)
+        return event
 
     def save(self, generation: Generation, path: Path | str) -> Path:
         """Write the audio (WAV, FLAC or MP3 by suffix) and its sidecar `<name>.json`.
@@ -223,12 +275,78 @@ class Studio:
                 f"{sidecar}: made with preset {provenance.get('preset')!r}; "
                 f"the open preset is {self.preset.name!r}"
             )
+        from ttmpref.reward.latent_optimisation import PROVENANCE_KEY, replayed
+
         batch = provenance["batch"]
         whole = dataclasses.replace(request, seed=batch["seed"], variations=batch["variations"])
-        again = self.generate(whole, on_progress)[batch["index"]]
+        if PROVENANCE_KEY in provenance:
+            settings = replayed(provenance[PROVENANCE_KEY])
+            again = self.optimise(whole, settings, on_progress).best
+        else:
+            again = self.generate(whole, on_progress)[batch["index"]]
         for difference in _differences(provenance, again.provenance):
             logger.warning("%s: %s", sidecar, difference)
         return [again]
+
+    def scoring_missing(self) -> str | None:
+        """Why this preset cannot score clips, or None; looks at files without reading them."""
+        if self.preset.ranker is None:
+            return f"preset {self.preset.name!r} has no ranker"
+        try:
+            for uri in (*self.preset.reward_encoders, *self.preset.reward_heads):
+                assets.locate(uri)
+        except MissingWeights as error:
+            return str(error)
+        return None
+
+    def score(
+        self,
+        clips: Sequence[Clip],
+        prompts: Sequence[str] | str = "",
+        *,
+        timeline: bool = True,
+        listening: Listening | None = None,
+    ) -> list[RewardScore]:
+        """The preference reward of clips, in order; see `ttmpref.reward.scorer.Scorer`.
+
+        Args:
+            prompts: one per clip, or one for all; empty for no prompt.
+            timeline: score the windows of clips longer than one window as well.
+            listening: window and band policy; default: the preset's.
+
+        Raises:
+            InvalidRequest: an empty or non-finite clip, or an unusable prompt.
+            MissingWeights: the preset cannot score; the message is the reason.
+        """
+        if not clips:
+            return []
+        with self._lock:
+            return self.scorer(listening).score_clips(clips, prompts, timeline)
+
+    def score_files(
+        self,
+        entries: Iterable[ScoreEntry],
+        *,
+        timeline: bool = True,
+        listening: Listening | None = None,
+    ) -> Iterator[FileScore]:
+        """Results of `ttmpref.reward.entries.entries_of`, in order, a few files at a time.
+
+        What is wrong with a file is said in its result. Other arguments and errors as in `score`.
+        """
+        from ttmpref.reward.files import score_files
+
+        def score(clips: Sequence[Clip], prompts: Sequence[str]) -> list[RewardScore]:
+            return self.score(clips, prompts, timeline=timeline, listening=listening)
+
+        return score_files(score, entries)
+
+    def collections(self) -> Collections | None:
+        """Distributions of the ranker's rewards over known collections; None without a file."""
+        config = self.preset.ranker
+        if config is None or config.collections is None:
+            return None
+        return self._part("collections", lambda: self._read_collections(config))
 
     def warm_up(self) -> None:
         """Load the default stage and run one solver step, so that the first request is fast.
@@ -303,6 +421,66 @@ class Studio:
 
         return self._part(config, build)
 
+    def scorer(self, listening: Listening | None = None) -> Scorer:
+        """The scorer behind `score`, for what works on waveforms or many heads.
+
+        Raises:
+            MissingWeights: the preset cannot score; the message is the reason.
+        """
+        missing = self.scoring_missing()
+        if missing is not None:
+            raise MissingWeights(f"clips cannot be scored: {missing}")
+        listening = listening or self.preset.ranker.listening
+        return self._part(listening, lambda: self._build_scorer(self.preset.ranker, listening))
+
+    def _build_scorer(self, config: RankerConfig, listening: Listening) -> Scorer:
+        from ttmpref.encoders.mert import MertEncoder
+        from ttmpref.reward.features import RewardFeatures
+        from ttmpref.reward.scorer import Scorer, ScorerParts
+
+        heads = self._part("heads", lambda: self._heads(config))
+        clap, music = self._clap(self.preset.metric_clap), None
+        if config.layout == "clap_mert":
+            music = self._encoder(MertEncoder, self.preset.music_encoder)
+        features = RewardFeatures(heads[0].layout.names, clap, music, listening)
+        return Scorer(ScorerParts(features, heads, self.collections(), self._scoring_protocol()))
+
+    def _heads(self, config: RankerConfig) -> list[RankerHead]:
+        """The head and its ensemble, made sure to read what the preset's encoders give."""
+        from ttmpref.reward.ranker import clap_audio, clap_mert, read_ranker
+
+        dim = self.preset.metric_clap.dim
+        if config.layout == "clap_mert":
+            layout = clap_mert(dim, self.preset.music_encoder.dim)
+        else:
+            layout = clap_audio(dim)
+        heads = [read_ranker(uri, layout) for uri in self.preset.reward_heads]
+        return [head.to(self.device).requires_grad_(False) for head in heads]
+
+    def _read_collections(self, config: RankerConfig) -> Collections | None:
+        from ttmpref.reward.percentiles import SOURCE_MD5_KEY, read_collections
+
+        try:
+            assets.verify(config.collections)
+        except MissingWeights as error:
+            logger.warning("rewards come without percentiles: %s", error)
+            return None
+        names = {assets.digest(config.weights)}
+        original = assets.metadata(config.weights).get(SOURCE_MD5_KEY)
+        return read_collections(
+            assets.locate(config.collections), names if original is None else {*names, original}
+        )
+
+    def _scoring_protocol(self) -> dict[str, Any]:
+        """What a score says about how it was made, beside what the scorer knows itself."""
+        preset = self.preset
+        return {
+            "preset": preset.name,
+            "encoders": {uri: assets.digest(uri) for uri in preset.reward_encoders},
+            "heads": {uri: assets.digest(uri) for uri in preset.reward_heads},
+            **_versions(),
+        }
+
     def _autoencoder(self) -> MelAutoencoder:
         from ttmpref.autoencoder import MelAutoencoder
 
@@ -322,13 +500,15 @@ class Studio:
             "head": stage.head,
             "prompt_prefix": self.preset.sampling.prompt_prefix,
             "weights": hashes,
-            "versions": {
-                "ttmpref": __version__,
-                "torch": version("torch"),
-                "transformers": version("transformers"),
-            },
+            "versions": _versions(),
             "device": self.device,
         }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    packages = ("torch", "transformers")
+    return {"ttmpref": __version__, **{package: version(package) for package in packages}}
 
 
 def read_sidecar(path: Path | str) -> tuple[GenerationRequest, dict[str, Any]]:

@@ -24,8 +24,15 @@ STEPS_RANGE = (1, 200)
 
 Solver = Literal["euler", "heun"]
 GuidanceSchedule = Literal["constant", "anneal", "interval"]
+WindowPolicy = Literal["centre", "first", "mean", "random"]
+BandPolicy = Literal["full", "16k"]
 SOLVERS: tuple[Solver, ...] = ("euler", "heun")
 GUIDANCE_SCHEDULES: tuple[GuidanceSchedule, ...] = ("constant", "anneal", "interval")
+WINDOW_POLICIES: tuple[WindowPolicy, ...] = ("centre", "first", "mean", "random")
+BAND_POLICIES: tuple[BandPolicy, ...] = ("full", "16k")
+
+Vote = Literal["A", "B", "TIE", "BOTH_BAD"]  # Music Arena's four answers
+VOTES: tuple[Vote, ...] = ("A", "B", "TIE", "BOTH_BAD")
 
 
 class TtmprefError(Exception):
@@ -136,6 +143,55 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """What one comparison of two clips says.
+
+    Attributes:
+        id: unique among the pairs of a data set.
+        clip_a, clip_b: paths of audio files, or keys of cached features; they differ.
+        prompt: text both were made from; empty where there is none.
+        target: 1 where A was preferred, 0 where B was, 0.5 for a tie.
+        source: data set it comes from.
+        system_a, system_b: what made the clips; empty where unknown.
+    """
+
+    id: str
+    clip_a: str
+    clip_b: str
+    prompt: str
+    target: float
+    source: str
+    system_a: str = ""
+    system_b: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("id", "clip_a", "clip_b", "source"):
+            if not getattr(self, name):
+                raise InvalidRequest(f"{name} is empty")
+        if self.clip_a == self.clip_b:
+            raise InvalidRequest(f"clip_a and clip_b are both {self.clip_a!r}; they must differ")
+        check_text("prompt", self.prompt, may_be_empty=True)
+        if self.target not in (0.0, 0.5, 1.0):
+            raise InvalidRequest(f"target is {self.target!r}; accepted: 1 (A), 0 (B), 0.5 (tie)")
+
+    @property
+    def is_tie(self) -> bool:
+        return self.target == 0.5
+
+
+def vote_target(vote: Vote) -> float | None:
+    """The target of a vote's preference, or None for BOTH_BAD, which prefers nothing.
+
+    The one place that turns votes into preferences: public data and listening studies alike.
+
+    Raises:
+        InvalidRequest: not one of the four answers.
+    """
+    check_choice("vote", vote, VOTES)
+    return {"A": 1.0, "B": 0.0, "TIE": 0.5, "BOTH_BAD": None}[vote]
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """Everything that decides how a clip sounds, apart from the preset's weights.
 
@@ -224,6 +280,90 @@ class Generation:
             "provenance": self.provenance,
             "seconds_taken": round(self.seconds_taken, 3),
         }
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What the reward's encoders are given of a clip (TuneJury specification, section 1.6).
+
+    The reference has six ways and draws one of them at random on every call; here it is data.
+
+    Attributes:
+        window: which stretch of a clip longer than one CLAP window CLAP hears: the "centre" (the
+            protocol of the released scores), the "first", the "mean" over windows that cover the
+            clip, or one at "random", whose place follows from `seed` and the clip's length alone.
+            The music encoder hears the whole clip under every policy.
+        band: "full", or "16k": nothing above 8 kHz, as the training features were made.
+    """
+
+    window: WindowPolicy = "centre"
+    band: BandPolicy = "full"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("window policy", self.window, WINDOW_POLICIES)
+        check_choice("band policy", self.band, BAND_POLICIES)
+        check_range("seed", self.seed, 0, MAX_SEED, whole=True)
+
+
+@dataclass(frozen=True)
+class RewardFlag:
+    """Something about a clip that a reader of its reward must know.
+
+    Attributes:
+        code: "silent", "clipped", ... (`ttmpref.reward.guards`).
+        text: one sentence with the measured value.
+        serious: the reward says little about such a clip; otherwise it is a remark.
+    """
+
+    code: str
+    text: str
+    serious: bool
+
+
+@dataclass(frozen=True)
+class WindowReward:
+    """The reward of one stretch of a clip, heard as if it were a clip of its own; in seconds."""
+
+    start: float
+    end: float
+    reward: float
+
+
+@dataclass(frozen=True)
+class RewardScore:
+    """The preference reward of a clip with what is needed to judge it.
+
+    Attributes:
+        reward: of the preset's head; typically -2 to 2, neither a percentage nor absolute.
+        interval: 95 % range over the heads of the ensemble; None with one head.
+        rewards: of every head, the preset's first.
+        reward_without_prompt: the same with an empty prompt; equals `reward` if it was empty.
+        prompt: as given; empty is the zero vector.
+        timeline: the windows that cover a clip longer than one, in order; else empty.
+        percentiles: share in percent of each known collection with a lower reward.
+        flags: see `RewardFlag`.
+        seconds, sample_rate, channels, lufs: of the clip as given; lufs None for silence.
+        protocol: window and band policy, feature layout, hashes of encoders and heads, versions.
+    """
+
+    reward: float
+    interval: tuple[float, float] | None
+    rewards: tuple[float, ...]
+    reward_without_prompt: float
+    prompt: str
+    timeline: tuple[WindowReward, ...]
+    percentiles: dict[str, float]
+    flags: tuple[RewardFlag, ...]
+    seconds: float
+    sample_rate: int
+    channels: int
+    lufs: float | None
+    protocol: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ttmpref.types import DamagedWeights, MissingWeights
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS_FILE = "model.safetensors"
+EXTRACTOR_FILE = "preprocessor_config.json"
 
 
 def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
@@ -45,8 +46,27 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(model_class: type[Any], folder: Path, device: str) -> PreTrainedModel:
+def load_extractor(extractor_class: type[Any], folder: Path) -> Any:
+    """The front end's settings of a folder.
+
+    Raises:
+        MissingWeights: no settings in the folder.
+        DamagedWeights: they cannot be read.
+    """
+    _require(folder, EXTRACTOR_FILE)
+    try:
+        return extractor_class.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds; all mean an unusable folder
+        raise DamagedWeights(f"{folder}: {EXTRACTOR_FILE}: {_line(error)}") from None
+
+
+def load_model(
+    model_class: type[Any], folder: Path, device: str, config: PretrainedConfig | None = None
+) -> PreTrainedModel:
     """A float32 model in evaluation mode with every tensor read from the folder.
+
+    Args:
+        config: replaces the folder's own; the file must then hold nothing else either.
 
     Raises:
         MissingWeights: no configuration or weights in the folder.
@@ -56,15 +76,16 @@ def load_model(model_class: type[Any], folder: Path, device: str) -> PreTrainedM
 
     _require(folder, "config.json")
     _require(folder, WEIGHTS_FILE)
+    own = {} if config is None else {"config": config}
     with _quiet_transformers():
         try:
             model, report = model_class.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
-                output_loading_info=True, ignore_mismatched_sizes=True,
+                output_loading_info=True, ignore_mismatched_sizes=True, **own,
             )  # fmt: skip
         except Exception as error:  # transformers raises many kinds; all mean an unusable folder
             raise DamagedWeights(f"{folder}: {WEIGHTS_FILE}: {_line(error)}") from None
-    for kind in ("missing_keys", "mismatched_keys"):
+    for kind in ("missing_keys", "mismatched_keys", *(("unexpected_keys",) if own else ())):
         if report[kind]:
             first = sorted(str(key) for key in report[kind])[0]
             raise DamagedWeights(f"{folder}: {WEIGHTS_FILE} has {kind.replace('_', ' ')}: {first}")

@@ -1,25 +1,36 @@
 """Small vocoder for the demo: ConvNeXt blocks at the mel frame rate and an inverse-STFT head.
 
-The head predicts one magnitude and one phase per frequency bin and frame; the inverse STFT turns
-them into samples, so nothing runs at audio rate but an FFT. This is what makes 10 s of audio cost a
-fraction of a second on a CPU (the full-size system uses BigVGAN v2 behind the same seam). The mel
-itself, spread back over the bins, is the first guess of the magnitude: the network learns only what
-the guess lacks, which saves most of the training that such a small one could not afford.
+The network works at the frame rate and the inverse STFT makes the samples, so nothing runs at audio
+rate but an FFT. This is what makes 10 s of audio cost a fraction of a second on a CPU (the
+full-size system uses BigVGAN v2 behind the same seam). It is spared what signal processing knows:
+the mel, spread back over the bins, is the first guess of the magnitude, and tones keep turning at
+the frequency of their spectral peak (`ttmpref.models.phase`). It learns the rest: what the guess
+lacks, and for every band and frame how much of the phase should run on, be set anew (onsets), or be
+noise.
 
 Shapes: mel (B, M, frames), hidden (B, W, frames), spectrum (B, F, frames), waveform (B, S).
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttmpref.config import ISTFTVocoderConfig, MelConfig
+from ttmpref.models.convnext import ConvNeXtBlock
 from ttmpref.models.mel import mel_basis
+from ttmpref.models.phase import carry, peak_turns
 
 MAX_LOG_MAGNITUDE = 7.0  # above the largest bin of a full-scale sine under the window in use
 MIN_MAGNITUDE = 1e-5  # of the first guess, so that silence has a logarithm
+PHASES = 3  # running on, set anew, noise
+INITIAL_GATES = (2.0, 0.0, -1.0)  # logits of the three: at first most of the phase runs on
+NOISE_FRAMES = 512  # the noise repeats after these, several seconds
+NOISE_SEED = 1
 
 
 def spreading(mel: MelConfig) -> Tensor:
@@ -36,21 +47,26 @@ def spreading(mel: MelConfig) -> Tensor:
     return spread[covered[nearest]].float()
 
 
-class ConvNeXtBlock(nn.Module):
-    """Depthwise kernel-7 convolution, layer norm, pointwise pair, scaled residual."""
+def noise_phasors(bins: int) -> Tensor:
+    """(NOISE_FRAMES, F) random phasors, always the same: equal mels give equal audio."""
+    generator = torch.Generator().manual_seed(NOISE_SEED)
+    angle = 2 * math.pi * torch.rand(NOISE_FRAMES, bins, generator=generator)
+    return torch.polar(torch.ones_like(angle), angle)
 
-    def __init__(self, width: int, hidden: int, initial_scale: float) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv1d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, hidden)
-        self.contract = nn.Linear(hidden, width)
-        self.scale = nn.Parameter(torch.full((width,), initial_scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self.depthwise(x).transpose(1, 2))  # (B, frames, W)
-        h = self.scale * self.contract(F.gelu(self.expand(h)))
-        return x + h.transpose(1, 2)
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What the network says of every frame.
+
+    Attributes:
+        log_magnitude: (B, frames, F) natural log.
+        phase: (B, frames, F) radians, where it is set anew.
+        shares: (B, frames, PHASES, M) of the three phases in every band, adding up to 1.
+    """
+
+    log_magnitude: Tensor
+    phase: Tensor
+    shares: Tensor
 
 
 class ISTFTVocoder(nn.Module):
@@ -78,18 +94,25 @@ class ISTFTVocoder(nn.Module):
         )
         self.norm_out = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, 2 * self.bins)
+        self.gates = nn.Linear(config.width, PHASES * config.num_mels)
+        with torch.no_grad():
+            self.gates.bias.copy_(torch.tensor(INITIAL_GATES).repeat_interleave(config.num_mels))
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
-        self.register_buffer("spreading", spreading(mel), persistent=False)
+        spread = spreading(mel)
+        self.register_buffer("spreading", spread, persistent=False)
+        self.register_buffer("band_of_bin", spread.argmax(1), persistent=False)
+        self.register_buffer("noise", noise_phasors(self.bins), persistent=False)
 
-    def spectrum(self, mel: Tensor) -> Tensor:
-        """(B, M, frames) to the complex spectrum (B, F, frames)."""
+    def estimate(self, mel: Tensor) -> Estimate:
+        """What the network says of (B, M, frames) mels."""
         x = self.norm_in(self.embed(mel).transpose(1, 2)).transpose(1, 2)  # (B, W, frames)
         for block in self.blocks:
             x = block(x)
-        change, phase = self.head(self.norm_out(x.transpose(1, 2))).chunk(2, dim=-1)
+        x = self.norm_out(x.transpose(1, 2))  # (B, frames, W)
+        change, phase = self.head(x).chunk(2, dim=-1)
         guess = (mel.exp().transpose(1, 2) @ self.spreading.T).clamp(min=MIN_MAGNITUDE).log()
-        magnitude = (guess + change).clamp(max=MAX_LOG_MAGNITUDE).exp()
-        return torch.polar(magnitude, phase).transpose(1, 2)
+        shares = self.gates(x).unflatten(-1, (PHASES, -1)).softmax(-2)  # (B, frames, 3, M)
+        return Estimate((guess + change).clamp(max=MAX_LOG_MAGNITUDE), phase, shares)
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, M, frames) to (B, frames * hop_length) in [-1, 1]."""
@@ -97,10 +120,24 @@ class ISTFTVocoder(nn.Module):
             raise ValueError(
                 f"mel must be (batch, {self.config.num_mels}, frames), got {tuple(mel.shape)}"
             )
-        return self.overlap_add(self.spectrum(mel)).clamp(-1.0, 1.0)
+        return self.synthesise(self.estimate(mel)).clamp(-1.0, 1.0)
+
+    def synthesise(self, estimate: Estimate) -> Tensor:
+        """(B, frames * hop_length) samples."""
+        spectrum = estimate.log_magnitude.exp() * self._phasors(estimate)
+        return self.overlap_add(spectrum.transpose(1, 2))
+
+    def _phasors(self, estimate: Estimate) -> Tensor:
+        """(B, frames, F) mixture of the three phases; shorter than 1 where they disagree."""
+        running, anew, noisy = estimate.shares[..., self.band_of_bin].unbind(-2)
+        frames = torch.arange(running.shape[1], device=running.device) % NOISE_FRAMES
+        others = torch.polar(anew, estimate.phase) + noisy * self.noise[frames]
+        hop_fraction = self.hop_length / self.config.n_fft
+        turns = peak_turns(estimate.log_magnitude.detach(), hop_fraction)
+        return running * carry(turns, running.detach(), others.detach()) + others
 
     def overlap_add(self, spectrum: Tensor) -> Tensor:
-        """Inverse STFT with the framing of `LogMel`: frame f is centred at (f + 1/2) * hop."""
+        """(B, F, frames) to samples, framed as `LogMel` does: f is centred at (f + 1/2) * hop."""
         n_fft, hop = self.config.n_fft, self.hop_length
         frames = spectrum.shape[-1]
         pieces = torch.fft.irfft(spectrum, n_fft, dim=1)  # (B, n_fft, frames)

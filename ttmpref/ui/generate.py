@@ -111,7 +111,8 @@ def _settings(studio: Studio) -> dict[str, Any]:
         choices, value=default.name if default.available else None, label="Stage",
         info=words.stage_info(default), filterable=False, elem_id="stage",
     )  # fmt: skip
-    gr.HTML(words.unavailable_stages(tuple(stages.values())), js_on_load=None)
+    if not all(stage.available for stage in stages.values()):
+        gr.HTML(words.unavailable_stages(tuple(stages.values())), js_on_load=None)
     fields["score"] = gr.Slider(
         *SCORE_RANGE, value=defaults.score, step=0.1, label="Score s", elem_id="score",
         **_score_state(default),

@@ -23,7 +23,7 @@ FREQUENCY_TICKS = (300, 1_000, 3_000, 10_000)
 TIME_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 MOST_TIME_TICKS = 6
 GREY_SHADES = 64
-FLOOR_DB = -80.0  # where `ttmpref.audio.spectrogram` cuts
+SHOWN_DB = 65.0  # below the loudest cell; what lies lower counts as silence
 # Colours from silence to the loudest cell, evenly spaced.
 COLOUR_MAPS = {
     "light": ("#ecf1f0", "#c9e0db", "#8cc7bc", "#3f9c8f", "#0d6b62", "#083f3a", "#041f1d"),
@@ -95,7 +95,7 @@ def _vertical_ticks(ticks: list[tuple[float, str]]) -> str:
 
 def _image(picture: Spectrogram) -> str:
     """The levels as a data address of a grey PNG, low frequencies at the bottom."""
-    levels = picture.levels_db[::-1] / -FLOOR_DB + 1  # 0 silent, 1 loudest
+    levels = np.clip(picture.levels_db[::-1] / SHOWN_DB + 1, 0, 1)  # 0 silent, 1 loudest
     shades = np.rint(levels * (GREY_SHADES - 1)) * (255 / (GREY_SHADES - 1))
     buffer = io.BytesIO()
     Image.fromarray(shades.astype(np.uint8)).save(buffer, format="PNG", optimize=True)

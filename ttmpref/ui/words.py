@@ -40,10 +40,8 @@ def stage_info(stage: StageInfo) -> str:
 
 
 def unavailable_stages(stages: tuple[StageInfo, ...]) -> str:
-    """The stages that cannot be chosen, each with the reason; nothing when all can."""
+    """The stages that cannot be chosen, each with the reason."""
     missing = [stage for stage in stages if not stage.available]
-    if not missing:
-        return ""
     opened = " open" if len(missing) == len(stages) else ""
     items = "".join(
         f"<li><b>{escape(stage.title)}</b>: {escape(stage.missing or '')}</li>" for stage in missing

@@ -1,0 +1,106 @@
+"""Simulated listeners: votes follow the stated utility, names make takes again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from training.corpus.degradations import Degradation
+from training.data import Corpus
+from training.listeners import Listeners, Take, oracle_accuracy, takes_of
+from training.recipe import ListenersRecipe
+from ttmpref.types import Clip, InvalidRequest
+
+PIECES, SECONDS, RATE = 12, 0.4, 44_100
+LEADS, GENRES = ("piano", "flute", "violin"), ("jazz", "rock")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    folder = tmp_path_factory.mktemp("listeners")
+    (folder / "cache").mkdir()
+    rng = np.random.default_rng(0)
+    samples = int(SECONDS * RATE)
+    waves = (rng.standard_normal((PIECES, samples)) * 3000).astype(np.int16)
+    np.save(folder / "cache" / "waveforms.train.npy", waves)
+    rows = [
+        {
+            "id": i, "split": "train", "file": f"{i}.flac", "seconds": SECONDS,
+            "captions": [f"piece {i}"],
+            "tags": {"lead": LEADS[i % 3], "genre": GENRES[i % 2], "tempo_class": "slow"},
+        }
+        for i in range(PIECES)
+    ]  # fmt: skip
+    (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Corpus(folder, "train")
+
+
+@pytest.fixture
+def listeners(corpus: Corpus) -> Listeners:
+    return Listeners(ListenersRecipe(seconds=0.2), corpus)
+
+
+def test_a_name_makes_the_take_again() -> None:
+    faults = (Degradation("hiss", 0.25, 7), Degradation("mud", 1.0, 0))
+    for take in (Take("piece", 12, 88_200, faults), Take("noise", 0, 0)):
+        assert Take.of_name(take.name) == take
+    assert Take("piece", 12, 88_200, faults).name == "piece-12-88200-hiss_250_7-mud_1000_0"
+
+
+@pytest.mark.parametrize("name", ["", "piece", "piece-1-2-", "song-1-2", "../piece-1-2"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="does not name a take"):
+        Take.of_name(name)
+
+
+def test_votes_of_a_prompt_depend_on_its_row_alone(listeners: Listeners) -> None:
+    together = list(listeners.votes(range(PIECES)))
+    alone = list(listeners.votes([5]))
+    assert together[20:24] == alone
+    assert len(together) == 4 * PIECES
+    assert len({one.preference.id for one in together}) == len(together)
+    assert len(takes_of(together)) <= len(together)
+
+
+def test_everything_the_prompt_asks_for_and_every_fault_counts(listeners: Listeners) -> None:
+    recipe = listeners.recipe
+    right = Take("piece", 0, 0)
+    assert listeners.utility(right, 0) == 0
+    assert listeners.utility(Take("piece", 6, 9), 0) == 0  # another piece with the same tags
+    assert listeners.utility(Take("piece", 2, 0), 0) == -recipe.tag_costs["lead"]
+    both = recipe.tag_costs["lead"] + recipe.tag_costs["genre"]
+    assert listeners.utility(Take("piece", 1, 0), 0) == -both
+    hissing = Take("codec", 0, 0, (Degradation("hiss", 0.5),))
+    expected = -0.5 * recipe.fault_cost - recipe.sound_costs["codec"]
+    assert listeners.utility(hissing, 0) == pytest.approx(expected)
+
+
+def test_votes_follow_the_utility_as_the_model_says(corpus: Corpus) -> None:
+    """Without tastes, answers have the Davidson probabilities of their advantage."""
+    votes = []
+    for seed in range(60):
+        some = Listeners(ListenersRecipe(seconds=0.2, taste=0.0, seed=seed), corpus)
+        votes += some.votes(range(PIECES))
+    advantage = np.array([one.advantage for one in votes])
+    target = np.array([one.preference.target for one in votes])
+    weights = np.stack([np.exp(advantage / 2), np.exp(-advantage / 2), np.full(len(votes), 0.35)])
+    chances = weights / weights.sum(0)
+    deviation = np.sqrt((chances * (1 - chances)).sum(1))
+    counts = [(target == value).sum() for value in (1.0, 0.0, 0.5)]
+    assert np.abs((counts - chances.sum(1)) / deviation).max() < 4
+    right, decided = oracle_accuracy(votes)
+    best = np.maximum(chances[0], chances[1]) / (chances[0] + chances[1])
+    assert right / decided == pytest.approx(best[target != 0.5].mean(), abs=0.03)
+
+
+def test_takes_are_equally_loud_and_noise_has_no_onsets(listeners: Listeners) -> None:
+    plain = listeners.clip("piece-3-100", lambda clip: clip)
+    assert plain.samples == listeners.samples
+    for name in ("noise-3-100", "piece-3-100-hiss_500_1", "codec-3-100"):
+        made = listeners.clip(name, lambda clip: Clip(0.999 * clip.waveform, clip.sample_rate))
+        ratio = np.square(made.waveform).mean() / np.square(plain.waveform).mean()
+        assert ratio == pytest.approx(1.0, abs=0.02)
+        assert not np.array_equal(made.waveform, plain.waveform)
+

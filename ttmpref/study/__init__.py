@@ -1,0 +1,1 @@
+"""Blind listening studies: definition, stimuli, assignment, database, API, exports, statistics."""
