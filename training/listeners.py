@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from training.corpus.degradations import KINDS, Degradation, degrade
+from training.corpus.degradations import KINDS, Degradation, as_loud, degrade
 from training.data import CORPUS_RATE, Corpus
 from training.loop import numpy_draws
 from training.recipe import ListenersRecipe
@@ -139,26 +139,26 @@ class Listeners:
         )
 
     def clip(self, name: str, round_trip: RoundTrip) -> Clip:
-        """The take of this name, with the mean square of the piece's own ten seconds."""
+        """The take of this name, as loud as the piece's own ten seconds."""
         take = Take.of_name(name)
         window = self.corpus.cut(np.array([take.row]), np.array([take.start]), self.samples)
         clip = Clip(window.numpy(), CORPUS_RATE)
         if take.sound == "noise":
-            clip = noise_like(clip, take.start)
+            clip = as_loud(noise_like(clip, take.start), clip)
         elif take.sound == "codec":
-            clip = round_trip(clip)
+            clip = as_loud(round_trip(clip), clip)
         for fault in take.faults:
             clip = degrade(clip, fault)
         return clip
 
 
 def noise_like(clip: Clip, seed: int) -> Clip:
-    """Stationary noise with the mean spectrum and the level of a clip."""
+    """Stationary noise with the mean spectrum of a clip."""
     rng = np.random.default_rng(seed)
     spectrum = np.abs(np.fft.rfft(clip.waveform))
     phases = np.exp(2j * np.pi * rng.random(spectrum.shape))
     made = np.fft.irfft(spectrum * phases, clip.samples)
-    return Clip((made / max(1.0, np.abs(made).max())).astype(np.float32), clip.sample_rate)
+    return Clip(made.astype(np.float32), clip.sample_rate)
 
 
 def oracle_accuracy(heard: Sequence[Heard]) -> tuple[int, int]:
@@ -172,4 +172,3 @@ def takes_of(heard: Sequence[Heard]) -> list[str]:
     """Names of all takes, each once."""
     names = [n for one in heard for n in (one.preference.clip_a, one.preference.clip_b)]
     return list(dict.fromkeys(names))
-

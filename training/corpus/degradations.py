@@ -58,27 +58,27 @@ def degrade(clip: Clip, degradation: Degradation) -> Clip:
     x = clip.waveform.astype(np.float64)
     rng = np.random.default_rng(degradation.seed)
     faulty = FAULTS[degradation.kind](x, clip.sample_rate, degradation.strength, rng)
-    return _as_loud(faulty, clip)
+    return as_loud(Clip(faulty.astype(np.float32), clip.sample_rate), clip)
 
 
-def _as_loud(faulty: np.ndarray, clip: Clip) -> Clip:
-    """Samples at the loudness of a clip, under full scale.
+def as_loud(made: Clip, clip: Clip) -> Clip:
+    """What was made of a clip, at the clip's integrated loudness (BS.1770) and under full scale.
 
     Louder and limited in turns: a fault may leave peaks that full scale has no room for, and
     turning it all down instead would tell a degraded clip by its level.
     """
-    rate = clip.sample_rate
-    wanted = _level_db(clip.waveform, rate)
-    missing = wanted - _level_db(faulty, rate)
+    x, rate = made.waveform.astype(np.float64), made.sample_rate
+    wanted = _level_db(clip.waveform, clip.sample_rate)
+    missing = wanted - _level_db(x, rate)
     for _ in range(ROUNDS):
-        louder = faulty * 10 ** (missing / 20)
-        faulty = _limited(louder, rate)
-        if faulty is louder:
+        louder = x * 10 ** (missing / 20)
+        x = _limited(louder, rate)
+        if x is louder:
             break
-        missing = wanted - _level_db(faulty, rate)
+        missing = wanted - _level_db(x, rate)
         if missing < NEAR_DB:
             break
-    return Clip(faulty.astype(np.float32), rate)
+    return Clip(x.astype(np.float32), rate)
 
 
 def _level_db(x: np.ndarray, rate: int) -> float:
