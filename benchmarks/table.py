@@ -14,7 +14,7 @@ from ttmpref.audio import write_files
 
 ORDER = (
     "latency", "round_trip", "retrieval", "prompt_following", "musicality",
-    "ranker_training", "study_statistics",
+    "ranker_training", "study_statistics", "study_load",
 )  # fmt: skip
 PAGE = "README.md"
 

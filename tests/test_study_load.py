@@ -7,7 +7,8 @@ import os
 import pytest
 
 from benchmarks.postgres_server import NoPostgres, create_database, postgres_server
-from benchmarks.study_raters import Load, run_load
+from benchmarks.study_load import KILLS, MOST_SECONDS, figures_of, loads
+from benchmarks.study_raters import Load, Outcome, run_load
 
 SMALL = {"trials": 8, "prompts": 10, "sample_rate": 8_000, "pace": 0.0}
 
@@ -44,3 +45,36 @@ def test_check_2_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path
     outcome = run_load(tmp_path / "load", load)
     check(load, outcome)
     assert outcome.kills >= 1
+
+
+def test_the_full_size_is_what_checks_1_and_2_ask_for():
+    planned = loads(200).values()
+    assert {(load.votes, load.at_once) for load in planned} == {(4_800, 50)}
+    assert [(load.workers, load.kills) for load in planned] == [(1, 0), (3, 0), (1, KILLS)]
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({}, None),
+        ({"missing": 1}, "lost"),
+        ({"stored": 3}, "lost"),
+        ({"doubled": 1}, "doubled"),
+        ({"problems": ["a broken seal"]}, "damaged"),
+        ({"statuses": {500: 1}}, "5xx"),
+        ({"latencies": [2 * MOST_SECONDS] * 4}, "95th percentile"),
+    ],
+)
+def test_whatever_goes_wrong_misses_a_target(change, missed):
+    load = Load(raters=2, trials=2)
+    right = {"stored": 4, "acknowledged": 4, "statuses": {200: 9}, "latencies": [0.01] * 4}
+    figures = list(figures_of("somewhere", load, Outcome(**{**right, **change})))
+    assert len(figures) == 3
+    assert [missed in figure.name for figure in figures if not figure.met] == [True] * bool(missed)
+
+
+def test_a_server_that_was_not_killed_often_enough_misses_a_target():
+    load = Load(raters=2, trials=2, kills=KILLS)
+    for kills in (KILLS - 1, KILLS):
+        last = list(figures_of("somewhere", load, Outcome(stored=4, kills=kills)))[-1]
+        assert last.met == (kills == KILLS)
