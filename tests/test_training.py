@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import torch
 from torch import nn
 
 from tests.conftest import build_tiny_preset
+from training import chain
 from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
 from training.baseline import BaselineJob, LatentSplit
 from training.clap import ClapJob
 from training.corpus.vocabulary import GENRES
-from training.data import Corpus
+from training.data import CORPUS_RATE, Corpus
+from training.features import bar_windows
 from training.loop import Average, Job, Pace, Schedule, draws, run, write_aside
 from training.music_encoder import MusicEncoderJob
 from training.recipe import (
@@ -59,7 +62,11 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Corpus]:
                 "file": f"audio/{index}.flac",
                 "seconds": SECONDS,
                 "captions": [f"chord number {index}", f"a {index} sound"],
-                "tags": {name: values[index % len(values)] for name, values in TARGETS.items()},
+                "tags": {
+                    **{name: values[index % len(values)] for name, values in TARGETS.items()},
+                    "tempo_bpm": 1000 + 111 * index,  # of a corpus that lasts a third of a second
+                    "beats_per_bar": 3 + index % 2,
+                },
             }
         )
     (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -87,7 +94,8 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
         for c in corpora
     )
     split = LatentSplit(
-        latents=rng.random((3, 2, 40, 4)).astype(np.float16),
+        latents=rng.random((5, 2, tiny.backbone.latent_frames, 4)).astype(np.float16),
+        first_window=np.array([0, 1, 3, 5]),
         text=rng.random((6, 12, 16)).astype(np.float16),
         pooled=rng.random((6, 8)).astype(np.float16),
         first_caption=np.array([0, 2, 4, 6]),
@@ -233,6 +241,32 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["vocoder", "baseline"])
+def test_a_run_goes_on_from_shipped_weights_and_says_so(
+    name: str, jobs: dict[str, Callable[[], Job]], tmp_path: Path
+) -> None:
+    place = chain.Workplace(
+        load_recipe("demo"), tmp_path / "data", tmp_path / "runs", tmp_path / "assets"
+    )
+    first, shipped = jobs[name](), place.assets / "weights.safetensors"
+    chain._train(place, first, BackboneRecipe(steps=6, batch=2, learning_rate=1e-3))
+    first.export(shipped)
+
+    elsewhere = dataclasses.replace(place, runs=tmp_path / "others", from_assets=True)
+    job = jobs[name]()
+    chain._go_on_from_assets(elsewhere, job, shipped)
+    job.export(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == shipped.read_bytes()
+    chain._train(elsewhere, job, BackboneRecipe(steps=8, batch=2, learning_rate=1e-3))
+    logs = place.assets / "logs"
+    record = json.loads((logs / f"{name}.json").read_text())
+    assert (record["restarts"], record["updates"]) == ([6], 8)
+    lines = (logs / f"{name}.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == [6, 8]
+    chain._go_on_from_assets(elsewhere, jobs[name](), tmp_path / "not read: there is a checkpoint")
+
+
 def test_every_shipped_recipe_fits_its_preset() -> None:
     recipe = load_recipe("demo")
     assert recipe.target.name == "demo"
@@ -250,14 +284,39 @@ def test_recipe_mistakes_name_the_key(tmp_path: Path) -> None:
 
 def test_latents_are_drawn_with_a_caption_of_their_own_piece() -> None:
     split = LatentSplit(
-        latents=np.arange(3, dtype=np.float16)[:, None, None, None] * np.ones((1, 2, 8, 1)),
+        latents=np.arange(5, dtype=np.float16)[:, None, None, None] * np.ones((1, 2, 8, 1)),
+        first_window=np.array([0, 2, 3, 5]),
         text=np.arange(6, dtype=np.float16)[:, None, None],
         pooled=np.arange(6, dtype=np.float16)[:, None],
         first_caption=np.array([0, 1, 4, 6]),
     )
-    mean, _, text, _ = split.batch(64, 4, draws(0, "test", 0))
+    mean, _, text, _ = split.batch(64, draws(0, "test", 0))
     owner = torch.tensor([0, 1, 1, 1, 2, 2])[text[:, 0, 0].long()]
-    assert torch.equal(owner, mean[:, 0, 0].long())
+    assert torch.equal(owner, torch.tensor([0, 0, 1, 2, 2])[mean[:, 0, 0].long()])
+    assert mean[:, 0, 0].unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_windows_of_latents_begin_on_bar_lines(corpora: tuple[Corpus, Corpus]) -> None:
+    corpus, samples = corpora[0], 5_000
+    rows, starts, first = bar_windows(corpus, samples)
+    length = corpus.waveforms.shape[1]
+    assert first[0] == 0 and first[-1] == len(rows) and len(first) == len(corpus.pieces) + 1
+    for row, piece in enumerate(corpus.pieces):
+        mine = starts[first[row] : first[row + 1]]
+        assert (rows[first[row] : first[row + 1]] == row).all()
+        bar = 60 / piece.tags["tempo_bpm"] * piece.tags["beats_per_bar"] * CORPUS_RATE
+        assert mine[0] == 0 and np.abs(mine - bar * np.arange(len(mine))).max() <= 0.5
+        assert mine[-1] + samples <= length < mine[-1] + samples + bar
+
+
+def test_half_precision_training_is_close_to_full(jobs, tmp_path: Path) -> None:
+    """Products in bf16, weights in fp32: the loss agrees to a hundredth."""
+    job = jobs["baseline"]()
+    full = job.train_step(0)["loss"]
+    half = jobs["baseline"]()
+    half.recipe = half.recipe.model_copy(update={"precision": "bf16"})
+    assert half.train_step(0)["loss"] == pytest.approx(full, rel=1e-2)
+    assert {p.dtype for p in half.trained} == {torch.float32}
 
 
 def test_a_corpus_travels_to_workers_without_its_audio(corpora: tuple[Corpus, Corpus]) -> None:

@@ -40,6 +40,12 @@ RunsOption = Annotated[Path, typer.Option(help="Checkpoints and logs of unfinish
 AssetsOption = Annotated[Path | None, typer.Option(help="Default: assets/<preset>.")]
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads of the optimisation.")]
 MinutesOption = Annotated[float | None, typer.Option(help="Stop cleanly after so many minutes.")]
+FromAssetsOption = Annotated[
+    bool,
+    typer.Option(
+        "--from-assets", help="Without a checkpoint vocoder and backbone go on from the assets."
+    ),
+]
 StepsArgument = Annotated[list[str], typer.Argument(help="`chain` for all steps, or some of them.")]
 
 
@@ -52,6 +58,7 @@ def run_steps(
     assets: AssetsOption = None,
     threads: ThreadsOption = 2,
     minutes: MinutesOption = None,
+    from_assets: FromAssetsOption = False,
 ) -> None:
     import torch
 
@@ -71,6 +78,7 @@ def run_steps(
         assets=assets or Path(__file__).parent.parent / "assets" / chosen.preset,
         workers=threads,
         max_minutes=minutes,
+        from_assets=from_assets,
     )
     chain.chain(place, chain.STEPS if "chain" in steps else tuple(steps))
 

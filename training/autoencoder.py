@@ -232,6 +232,11 @@ class VocoderJob:
         )
         self.adversary = AdamW(self.discriminators.parameters(), betas=betas, weight_decay=0.0)
 
+    def restart(self, weights: dict[str, Tensor]) -> None:
+        """Begin with these weights of the vocoder."""
+        self.vocoder.load_state_dict({k: v.float() for k, v in weights.items()})
+        self.average = Average(self.vocoder, self.recipe.ema_decay)
+
     def modules(self) -> dict[str, nn.Module]:
         names = ("vocoder", "average", "discriminators")
         return {name: getattr(self, name) for name in names}

@@ -27,26 +27,37 @@ from ttmpref.models.fluxaudio import FluxAudio
 
 @dataclass(frozen=True)
 class LatentSplit:
-    """Cached features of one split (see `training.features`)."""
+    """Cached features of one split (see `training.features`).
+
+    Windows begin on bar lines: where every clip starts with a beat, a small network learns to keep
+    one.
+
+    Attributes:
+        first_window, first_caption: (pieces + 1,), where each piece's rows begin.
+    """
 
     latents: np.ndarray
+    first_window: np.ndarray
     text: np.ndarray
     pooled: np.ndarray
     first_caption: np.ndarray
 
-    def batch(self, size: int, frames: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Posterior mean and deviation (B, N, C), text and pooled of one of the captions."""
-        pieces, length = self.latents.shape[0], self.latents.shape[2]
+        pieces = len(self.first_window) - 1
         rows = torch.randint(pieces, (size,), generator=generator).numpy()
-        starts = torch.randint(length - frames + 1, (size,), generator=generator).numpy()
-        picks = torch.rand(size, generator=generator).numpy()
-        first, after = self.first_caption[rows], self.first_caption[rows + 1]
-        captions = first + (picks * (after - first)).astype(int)
-        pairs = zip(rows, starts, strict=True)
-        windows = np.stack([self.latents[row, :, s : s + frames] for row, s in pairs])
-        mean, std = torch.from_numpy(windows.astype(np.float32)).unbind(1)
+        windows = _one_of_each(self.first_window, rows, generator)
+        captions = _one_of_each(self.first_caption, rows, generator)
+        latents = torch.from_numpy(self.latents[windows].astype(np.float32))
+        mean, std = latents.unbind(1)
         text = torch.from_numpy(self.text[captions].astype(np.float32))
         return mean, std, text, torch.from_numpy(self.pooled[captions].astype(np.float32))
+
+
+def _one_of_each(first: np.ndarray, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    """One random entry of each row's own, where row r owns first[r] .. first[r + 1] - 1."""
+    picks = torch.rand(len(rows), generator=generator).numpy()
+    return first[rows] + (picks * (first[rows + 1] - first[rows])).astype(int)
 
 
 def latent_statistics(latents: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -81,6 +92,11 @@ class BaselineJob:
             self.trained, betas=(0.9, 0.95), eps=1e-8, weight_decay=recipe.weight_decay
         )
 
+    def restart(self, weights: dict[str, Tensor]) -> None:
+        """Begin with these weights of the backbone."""
+        self.backbone.load_state_dict({k: v.float() for k, v in weights.items()})
+        self.average = Average(self.backbone, self.recipe.ema_decay)
+
     def modules(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone, "average": self.average}
 
@@ -88,8 +104,8 @@ class BaselineJob:
         return {"all": self.optimizer}
 
     def _loss(self, split: LatentSplit, generator: torch.Generator) -> Tensor:
-        size, frames = self.recipe.batch, self.config.latent_frames
-        mean, std, text, pooled = split.batch(size, frames, generator)
+        size = self.recipe.batch
+        mean, std, text, pooled = split.batch(size, generator)
         sampled = mean + std * torch.randn(mean.shape, generator=generator)
         data = self.backbone.normalise(sampled)
         t = flow.sample_times(size, generator)
@@ -97,8 +113,9 @@ class BaselineJob:
         drop = torch.rand(size, generator=generator) < self.recipe.null_text
         text = torch.where(drop[:, None, None], self.backbone.empty_string_feat, text)
         pooled = torch.where(drop[:, None], self.backbone.empty_string_feat_c, pooled)
-        velocity = self.backbone(flow.interpolate(data, noise, t), t, text, pooled)
-        return (velocity - flow.velocity_target(data, noise)).square().mean()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            velocity = self.backbone(flow.interpolate(data, noise, t), t, text, pooled)
+        return (velocity.float() - flow.velocity_target(data, noise)).square().mean()
 
     def train_step(self, step: int) -> dict[str, float]:
         loss = self._loss(self.train_split, draws(self.recipe.seed, "baseline", step))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
@@ -27,12 +27,14 @@ from training.clap import ClapJob
 from training.corpus import build_corpus
 from training.data import Corpus
 from training.demo_ranker import COLLECTION, clean_rewards, material
-from training.features import caption_features, latent_features
-from training.loop import Job, Pace, Schedule, run, write_aside, write_json
+from training.features import Encode, bar_features, caption_features, latent_features
+from training.loop import Job, Pace, Schedule, run, save_checkpoint, write_aside, write_json
 from training.music_encoder import MusicEncoderJob
 from training.ranker_runs import train_and_report
 from training.recipe import Recipe, StepRecipe, recipe_hash
+from training.separator import SeparatorJob
 from training.text import TextEncoderJob, train_tokenizer
+from training.voices import voices
 from ttmpref import assets
 from ttmpref.encoders.clap import ClapEncoder
 from ttmpref.encoders.t5 import T5TextEncoder
@@ -44,13 +46,18 @@ log = logging.getLogger(__name__)
 
 STEPS = (
     "corpus", "tokenizer", "text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline",
-    "ranker",
+    "ranker", "separator",
 )  # fmt: skip
+RESTARTS = "restarts.json"
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where a chain reads and writes, and how much of the machine it may use."""
+    """Where a chain reads and writes, and how much of the machine it may use.
+
+    Attributes:
+        from_assets: vocoder and backbone go on from the shipped weights where no checkpoint is.
+    """
 
     recipe: Recipe
     data: Path
@@ -58,6 +65,7 @@ class Workplace:
     assets: Path
     workers: int = 2
     max_minutes: float | None = None
+    from_assets: bool = False
 
     @cached_property
     def corpora(self) -> tuple[Corpus, Corpus]:
@@ -124,8 +132,8 @@ def vae(place: Workplace) -> None:
     job.export(place.path(config.vae_weights))
 
 
-def _latents(place: Workplace) -> tuple[np.ndarray, np.ndarray]:
-    """Posteriors of the training and the validation pieces.
+def _encoder(place: Workplace) -> tuple[Encode, Path]:
+    """The trained VAE's posterior of audio, and where to keep what it says.
 
     Caches are keyed by the weights that made them, so they can never be stale.
     """
@@ -133,19 +141,18 @@ def _latents(place: Workplace) -> tuple[np.ndarray, np.ndarray]:
     path = place.path(config.vae_weights)
     log_mel, network = LogMel(config.mel), load_vae(config, path)
     folder = place.corpus_folder / "cache" / f"latents-{assets.sha256(path)[:16]}"
-    train_split, held_out = (
-        latent_features(split, lambda waveform: network.encode(log_mel(waveform)), folder)
-        for split in place.corpora
-    )
-    return train_split, held_out
+    return lambda waveform: network.encode(log_mel(waveform)), folder
 
 
 def vocoder(place: Workplace) -> None:
     config = place.recipe.target.autoencoder
-    pairs = zip(place.corpora, _latents(place), strict=True)
-    train_split, held_out = (Coded(split, latents) for split, latents in pairs)
+    encode, folder = _encoder(place)
+    train_split, held_out = (
+        Coded(split, latent_features(split, encode, folder)) for split in place.corpora
+    )
     network = load_vae(config, place.path(config.vae_weights))
     job = VocoderJob(place.recipe.vocoder, config, (train_split, held_out), network)
+    _go_on_from_assets(place, job, place.path(config.vocoder.weights))
     _train(place, job, place.recipe.vocoder)
     job.export(place.path(config.vocoder.weights))
 
@@ -158,12 +165,18 @@ def baseline(place: Workplace) -> None:
     hashes = "".join(assets.sha256(folder / "model.safetensors") for folder in folders)
     key = hashlib.sha256(hashes.encode()).hexdigest()[:16]
     cache = place.corpus_folder / "cache" / f"captions-{key}"
+    encode, latents = _encoder(place)
+    samples = preset.backbone.latent_frames * preset.autoencoder.samples_per_latent
     train_split, held_out = (
-        LatentSplit(latents, *caption_features(split, text, pooled, cache))
-        for split, latents in zip(place.corpora, _latents(place), strict=True)
+        LatentSplit(
+            *bar_features(split, encode, samples, latents),
+            *caption_features(split, text, pooled, cache),
+        )
+        for split in place.corpora
     )
     empty = (text.encode([""])[0], pooled.encode_text([""])[0])
     job = BaselineJob(place.recipe.baseline, preset.backbone, (train_split, held_out), empty)
+    _go_on_from_assets(place, job, place.path(preset.stage("baseline").weights))
     _train(place, job, place.recipe.baseline)
     job.export(place.path(preset.stage("baseline").weights))
 
@@ -189,6 +202,37 @@ def ranker(place: Workplace) -> None:
     write_collections(place.path(config.collections), assets.sha256(files[0]), said, rewards)
 
 
+def separator(place: Workplace) -> None:
+    recipe = place.recipe.separator
+    if recipe is None:
+        log.info("recipe %s has no separator", place.recipe.name)
+        return
+    cache = place.corpus_folder / "cache"
+    sung = tuple(
+        voices(recipe.voices, corpus.split, [text for of in corpus.captions for text in of], cache)
+        for corpus in place.corpora
+    )
+    job = SeparatorJob(recipe, place.corpora, sung)
+    _train(place, job, recipe)
+    job.export(place.assets / recipe.folder)
+
+
+def _go_on_from_assets(place: Workplace, job: VocoderJob | BaselineJob, shipped: Path) -> None:
+    """A checkpoint of the shipped weights at the update that they reached, if asked for one.
+
+    Optimiser and live weights of the run that made them are gone, so it is noted as a restart.
+    """
+    folder, logs = place.runs / job.name, place.assets / "logs"
+    if not place.from_assets or (folder / "checkpoint.pt").exists():
+        return
+    record = json.loads((logs / f"{job.name}.json").read_text())
+    job.restart(load_file(shipped))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(folder / "log.jsonl", lambda p: shutil.copy(logs / f"{job.name}.jsonl", p))
+    write_json(folder / RESTARTS, [*record.get("restarts", []), record["updates"]])
+    save_checkpoint(job, record["updates"], folder)
+
+
 def _train(place: Workplace, job: Job, recipe: StepRecipe) -> None:
     """Run the loop and leave the log and the provenance beside the weights."""
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.warm_up, recipe.decay_from)
@@ -209,12 +253,19 @@ def _train(place: Workplace, job: Job, recipe: StepRecipe) -> None:
         "corpus_hash": recipe_hash(place.recipe.corpus),
         "updates": reached,
         "planned_updates": recipe.steps,
+        "restarts": _restarts(folder),
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
     write_json(logs / f"{job.name}.json", record)
     if reached < recipe.steps:
         log.warning("%s stopped at %d of %d updates", job.name, reached, recipe.steps)
+
+
+def _restarts(folder: Path) -> list[int]:
+    """Updates at which a run went on from shipped weights."""
+    path = folder / RESTARTS
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def write_manifest(place: Workplace) -> None:

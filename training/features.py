@@ -1,23 +1,25 @@
 """Frozen features that the backbone trains on: latent posteriors and encoded captions.
 
 Encoded once and memory-mapped in half precision: text features are kept per caption, latents per
-piece, so nothing is stored twice (the reference repeats the text features for every clip).
+piece or per window, so nothing is stored twice (the reference repeats the text features for every
+clip).
 
-Shapes: latents (pieces, 2, N, C) mean and standard deviation, text (captions, T, D), pooled
-(captions, E).
+Shapes: latents (pieces or windows, 2, N, C) mean and standard deviation, text (captions, T, D),
+pooled (captions, E).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from training.data import Corpus
+from training.data import CORPUS_RATE, Corpus
 from training.loop import write_aside
 from ttmpref.protocols import AudioTextEncoder, TextEncoder
 
@@ -56,6 +58,42 @@ def latent_features(corpus: Corpus, encode: Encode, folder: Path) -> np.ndarray:
         return torch.stack(encode(waveform), dim=1).transpose(2, 3)
 
     return _cached(folder / f"latents.{corpus.split}.npy", total, 4, make)
+
+
+def bar_windows(corpus: Corpus, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every window of `samples` samples that begins on a bar line and fits into its piece.
+
+    Returns:
+        Rows and start samples of the windows, each (W,), and the first window of every piece and,
+        last, W: (pieces + 1,).
+    """
+    length = corpus.waveforms.shape[1]
+    starts = [
+        np.round(np.arange(0.0, length - samples + 1, bar_samples(piece.tags))).astype(int)
+        for piece in corpus.pieces
+    ]
+    counts = [len(some) for some in starts]
+    rows = np.repeat(np.arange(len(starts)), counts)
+    return rows, np.concatenate(starts), np.cumsum([0, *counts])
+
+
+def bar_samples(tags: dict[str, Any]) -> float:
+    """Length of a bar in samples of the decoded corpus."""
+    return 60.0 / tags["tempo_bpm"] * tags["beats_per_bar"] * CORPUS_RATE
+
+
+@torch.inference_mode()
+def bar_features(
+    corpus: Corpus, encode: Encode, samples: int, folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posteriors (windows, 2, N, C) of `bar_windows`, and the first window of every piece."""
+    rows, starts, firsts = bar_windows(corpus, samples)
+
+    def make(start: int, stop: int) -> Tensor:
+        waveform = corpus.cut(rows[start:stop], starts[start:stop], samples)
+        return torch.stack(encode(waveform), dim=1).transpose(2, 3)
+
+    return _cached(folder / f"bars-{samples}.{corpus.split}.npy", len(rows), 12, make), firsts
 
 
 @torch.inference_mode()

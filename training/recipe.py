@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -130,10 +131,52 @@ class BackboneRecipe(StepRecipe):
     Attributes:
         null_text: probability that a sample's text is replaced by the empty text.
         grad_clip: largest norm of the gradient.
+        precision: of the network's products in training; weights and losses stay in fp32.
     """
 
     null_text: float = Field(0.1, ge=0, le=1)
     grad_clip: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class VoicesRecipe(FrozenConfig):
+    """Synthetic voices (`training.voices`).
+
+    Attributes:
+        counts: voices of each split.
+        seconds: length of a voice.
+        shares: probabilities of a sung line, a choir and speech.
+    """
+
+    seed: int = Field(0, ge=0)
+    counts: dict[str, int] = {"train": 240, "validation": 48}
+    seconds: float = Field(10.0, gt=0)
+    shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
+
+
+class SeparatorRecipe(StepRecipe):
+    """A small HDemucs that hears voices in music (`training.separator`).
+
+    Attributes:
+        folder: below the preset's assets, where the bag is written.
+        seconds: length of a training window.
+        segment: seconds that the finished model works on at once.
+        channels, depth, n_fft: size of the network.
+        level_db: lowest and highest level of a voice, relative to the music.
+        voiceless: share of windows without any voice, which must come through untouched.
+        mono: share of windows with the same sound in both channels.
+    """
+
+    voices: VoicesRecipe = VoicesRecipe()
+    folder: str = "separator"
+    seconds: float = Field(3.0, gt=0)
+    segment: float = Field(12.0, gt=0)
+    channels: int = Field(8, gt=0)
+    depth: int = Field(5, gt=0)
+    n_fft: int = Field(1024, gt=0)
+    level_db: tuple[float, float] = (-8.0, 6.0)
+    voiceless: float = Field(0.2, ge=0, le=1)
+    mono: float = Field(0.5, ge=0, le=1)
 
 
 class ListenersRecipe(FrozenConfig):
@@ -217,6 +260,7 @@ class Recipe(FrozenConfig):
     vae: VAERecipe
     vocoder: VocoderRecipe
     baseline: BackboneRecipe
+    separator: SeparatorRecipe | None = None
     listeners: ListenersRecipe = ListenersRecipe()
     ranker: RankerRecipe = RankerRecipe()
 

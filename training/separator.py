@@ -1,0 +1,168 @@
+"""The demo's separator: a small HDemucs that hears voices, learned on mixes made on the spot.
+
+Windows of the corpus, which is instrumental, and synthetic voices (`training.voices`) are added at
+random levels and places between the channels. The network estimates the voice alone, so what it
+does not recognise stays in the music (`ttmpref.separation`, mode "residual"), and a share of the
+windows has no voice at all, so that it learns to leave music alone.
+
+Shapes: mixes (B, 2, S), waveforms of the corpus and of voices (rows, samples) int16.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from demucs.hdemucs import HDemucs
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from training.data import CORPUS_RATE, INT16, Corpus
+from training.loop import Average, numpy_draws
+from training.recipe import SeparatorRecipe
+from ttmpref.metrics import si_sdr
+from ttmpref.separation import write_bag
+
+BAG = "voice"
+SOURCES = ["vocals"]
+FLOOR_DB = -30.0  # errors further below the mix than this are no longer worth learning
+VALIDATION_WINDOWS = 24
+QUIET = 1e-4  # root mean square below which a window is silent
+
+
+def build_network(recipe: SeparatorRecipe) -> HDemucs:
+    """A HDemucs of the recipe's size without LSTM or attention, freshly initialised."""
+    return HDemucs(
+        sources=SOURCES,
+        channels=recipe.channels,
+        depth=recipe.depth,
+        nfft=recipe.n_fft,
+        dconv_lstm=recipe.depth,  # layers count from 0, so from here on means in none
+        dconv_attn=recipe.depth,
+        samplerate=CORPUS_RATE,
+        segment=recipe.segment,
+    )
+
+
+def thresholded_snr_loss(estimate: Tensor, voice: Tensor, mix: Tensor) -> Tensor:
+    """dB of the error below the mix, with a soft floor; defined for silent voices too.
+
+    10 log10(|e - v|^2 / |m|^2 + tau), the mean over the batch (Wisdom et al. 2020, MixIT, with the
+    mix in the denominator). The error of the voice is the error of the music.
+
+    Args:
+        estimate, voice, mix: (B, 2, S).
+    """
+    error = (estimate - voice).square().mean((1, 2))
+    power = mix.square().mean((1, 2)) + QUIET**2
+    return (10 * torch.log10(error / power + 10 ** (FLOOR_DB / 10))).mean()
+
+
+def _rms(windows: Tensor) -> Tensor:
+    """(B, S) to (B, 1)."""
+    return windows.square().mean(-1, keepdim=True).sqrt()
+
+
+class SeparatorJob:
+    """Voices out of mixes.
+
+    Args:
+        corpora: training and validation split.
+        voices: (rows, samples) int16 of the same splits.
+    """
+
+    name = "separator"
+
+    def __init__(
+        self,
+        recipe: SeparatorRecipe,
+        corpora: tuple[Corpus, Corpus],
+        voices: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.train_split, self.held_out = zip(corpora, voices, strict=True)
+        self.network = build_network(recipe)
+        self.average = Average(self.network, recipe.ema_decay)
+        self.optimizer = AdamW(
+            self.network.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+        )
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "average": self.average}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"all": self.optimizer}
+
+    def _mixes(
+        self, split: tuple[Corpus, np.ndarray], size: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Music and voices, each (B, 2, S)."""
+        corpus, sounds = split
+        samples = round(self.recipe.seconds * CORPUS_RATE)
+        rows, starts = _places(corpus.waveforms.shape, size, samples, rng)
+        music = corpus.cut(rows, starts, samples)  # (B, S)
+        rows, starts = _places(sounds.shape, size, samples, rng)
+        pairs = zip(rows, starts, strict=True)
+        cut = np.stack([sounds[row, start : start + samples] for row, start in pairs])
+        voice = torch.from_numpy(cut.astype(np.float32) / INT16)
+        level = torch.from_numpy(10 ** (rng.uniform(*self.recipe.level_db, (size, 1)) / 20))
+        present = torch.from_numpy(rng.uniform(size=(size, 1)) >= self.recipe.voiceless)
+        present = present & (_rms(voice) > QUIET)
+        gain = present * level * _rms(music) / _rms(voice).clamp(min=QUIET)
+        return self._placed(music, rng), self._placed(gain.float() * voice, rng)
+
+    def _placed(self, windows: Tensor, rng: np.random.Generator) -> Tensor:
+        """(B, S) to (B, 2, S): in the middle, or somewhere between the channels."""
+        gains = rng.uniform(0.4, 1.0, (len(windows), 2, 1))
+        gains[rng.uniform(size=len(windows)) < self.recipe.mono] = 1.0
+        return windows[:, None] * torch.from_numpy(gains).float()
+
+    def _estimate(self, mix: Tensor) -> Tensor:
+        """(B, 2, S) to the voice in it (B, 2, S)."""
+        return self.network(mix)[:, 0]
+
+    def train_step(self, step: int) -> dict[str, float]:
+        rng = numpy_draws(self.recipe.seed, "separator", step)
+        music, voice = self._mixes(self.train_split, self.recipe.batch, rng)
+        mix = music + voice
+        loss = thresholded_snr_loss(self._estimate(mix), voice, mix)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.average.update(self.network)
+        return {"loss": loss.item()}
+
+    @torch.no_grad()
+    def validate(self, step: int) -> dict[str, float]:
+        """Mean gain of the music's SI-SDR by one pass, and its SI-SDR where nobody sings."""
+        rng = numpy_draws(self.recipe.seed, "separator validation", 0)
+        gains, untouched = [], []
+        for _ in range(VALIDATION_WINDOWS):
+            music, voice = self._mixes(self.held_out, 1, rng)
+            mix = music + voice
+            found = (mix - self._estimate(mix)).numpy()
+            if not music.any():
+                continue
+            if voice.any():
+                before = si_sdr(mix.numpy(), music.numpy())
+                gains.append(si_sdr(found, music.numpy()) - before)
+            else:
+                untouched.append(si_sdr(found, music.numpy()))
+        means = {"si_sdr_gain": gains, "si_sdr_voiceless": untouched}
+        return {name: float(np.mean(values)) for name, values in means.items() if values}
+
+    def export(self, folder: Path) -> None:
+        """The averaged network as a Demucs bag."""
+        self.network.load_state_dict(self.average.weights())
+        write_bag(folder, BAG, {BAG: self.network})
+
+
+def _places(
+    shape: tuple[int, int], size: int, samples: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and first samples of random windows of an array (rows, samples)."""
+    rows, length = shape
+    return rng.integers(rows, size=size), rng.integers(length - samples + 1, size=size)
