@@ -258,7 +258,7 @@ class PlainGenerator:
         waveform = self.autoencoder.decode(self.backbone.unnormalise(latents))
         output, rate = self.preset.output, self.autoencoder.sample_rate
         clip = cut_or_pad(Clip(waveform.numpy(), rate), round(output.seconds * rate))
-        clip, _ = normalise(clip, output.target_lufs, output.true_peak_ceiling_db)
+        clip, _ = normalise(clip, output.target_lufs, output.true_peak_ceiling_db, output.loudness)
         self.clap.encode_text([request.prompt]), self.clap.encode_audio([clip])
         return clip
 

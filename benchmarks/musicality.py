@@ -72,7 +72,8 @@ def _finished(setting: Setting, clips: Iterator[Clip]) -> Iterator[Clip]:
     output = setting.studio.preset.output
     for clip in clips:
         resampled = resample(clip, setting.sample_rate)
-        yield normalise(resampled, output.target_lufs, output.true_peak_ceiling_db)[0]
+        targets = output.target_lufs, output.true_peak_ceiling_db, output.loudness
+        yield normalise(resampled, *targets)[0]
 
 
 def _noise(reference: Sequence[Clip], count: int) -> Iterator[Clip]:

@@ -1,10 +1,17 @@
-"""Loudness and true peak agree with closed forms, and both targets are met together."""
+"""Loudness and true peak agree with closed forms and ffmpeg; both targets are met together."""
+
+import os
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
+from tests.studies import shared_data
+from ttmpref.audio import read_clip, write_clip
 from ttmpref.loudness import integrated_loudness, limit, normalise, true_peak_db
-from ttmpref.types import Clip
+from ttmpref.types import Clip, InvalidRequest
 
 RATE = 44_100
 TIME = np.arange(10 * RATE) / RATE
@@ -132,3 +139,75 @@ def test_the_limiter_has_arrived_before_the_peak():
 def test_loudness_is_not_defined_beyond_five_channels():
     with pytest.raises(ValueError, match="1 to 5 channels, got 6"):
         integrated_loudness(clip_of(*[music(0.1)] * 6))
+
+
+@pytest.fixture(scope="module")
+def ffmpeg():
+    found = shutil.which("ffmpeg")
+    if found is None:
+        reason = "the second meter is not at hand: apt-get install ffmpeg"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return found
+
+
+def ebur128(ffmpeg, path):
+    """(LUFS, dBTP) as ffmpeg's ebur128 filter sums a file up, to a tenth of a decibel."""
+    arguments = ["-hide_banner", "-nostats", "-i", path, "-af", "ebur128=peak=true", "-f", "null"]
+    done = subprocess.run(
+        [ffmpeg, *map(str, arguments), "-"], capture_output=True, text=True, check=True
+    )
+    summary = done.stderr.rpartition("Summary:")[2]
+    lufs = re.search(r"I:\s+(-?[\d.]+) LUFS", summary)
+    peak = re.search(r"Peak:\s+(-?[\d.]+) dBFS", summary)
+    return float(lufs[1]), float(peak[1])
+
+
+@pytest.mark.parametrize("sound", [music(0.3), spikes(0.02), kicks()], ids=["loud", "spiky", "low"])
+def test_another_meter_reads_the_same_of_a_finished_file(sound, ffmpeg, tmp_path):
+    finished, _ = normalise(clip_of(sound))
+    lufs, peak = ebur128(ffmpeg, write_clip(finished, tmp_path / "finished.wav"))
+    assert lufs == pytest.approx(-16.5, abs=0.16)  # 0.1 and what a tenth rounds away
+    assert peak <= -0.9
+
+
+PAPER_CLIPS = [f"{system}/{number}.wav" for system in ("baseline", "sub1") for number in (0, 3, 12)]
+
+
+@pytest.mark.parametrize("name", PAPER_CLIPS)
+def test_the_papers_clips_meet_both_targets(name, ffmpeg, tmp_path):
+    result, report = normalise(read_clip(shared_data("paper_clips") / name))
+    assert report.reached, report
+    assert integrated_loudness(result) == pytest.approx(-16.5, abs=0.1)
+    assert true_peak_db(result) <= -1.0
+    lufs, peak = ebur128(ffmpeg, write_clip(result, tmp_path / "finished.wav"))
+    assert lufs == pytest.approx(-16.5, abs=0.16)
+    assert peak <= -0.9
+
+
+@pytest.mark.parametrize("name", ["sub1/0.wav", "sub1/3.wav", "sub2/8.wav", "sub2/20.wav"])
+def test_the_reference_leaves_as_they_are_the_clips_that_it_made(name):
+    clip = read_clip(shared_data("paper_clips") / name)
+    result, _ = normalise(clip, mode="reference")
+    assert np.allclose(result.waveform, clip.waveform, atol=1e-4)
+
+
+def test_the_reference_is_a_gain_and_a_sample_peak_of_095_whatever_that_misses():
+    quiet, report = normalise(clip_of(music(0.02)), mode="reference")
+    assert report.reached and integrated_loudness(quiet) == pytest.approx(-16.5, abs=0.01)
+    clip = clip_of(spikes(0.02))
+    spiky, report = normalise(clip, mode="reference")
+    assert np.abs(spiky.waveform).max() == pytest.approx(0.95, abs=1e-4)
+    gain = 10 ** (report.gain_db / 20)
+    assert np.allclose(spiky.waveform, gain * clip.waveform, atol=1e-6)
+    assert "not reached" in report.note and "above -1" in report.note
+
+
+def test_the_reference_leaves_silence_alone():
+    clip = clip_of(np.zeros(len(TIME)))
+    result, report = normalise(clip, mode="reference")
+    assert result is clip and not report.reached
+
+
+def test_an_unknown_mode_is_refused_by_name():
+    with pytest.raises(InvalidRequest, match="'loud'; accepted: limiter, reference"):
+        normalise(clip_of(music(0.1)), mode="loud")

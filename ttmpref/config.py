@@ -19,6 +19,8 @@ from ttmpref.types import (
     BandPolicy,
     ConfigError,
     Listening,
+    LoudnessMode,
+    SeparationMode,
     Settings,
     WindowPolicy,
     check_choice,
@@ -292,6 +294,26 @@ class RankerConfig(FrozenConfig):
         return Listening(self.window, self.band, self.seed)
 
 
+class SeparatorConfig(FrozenConfig):
+    """Demucs models that take sources out of a finished clip (paper, section III-E).
+
+    Attributes:
+        folder, bag: `<bag>.yaml` in this folder names the models (`ttmpref.separation`).
+        remove: sources to take out, by name.
+        passes: how often; the paper's three.
+        mode: "sum" adds the other sources up; "residual" takes the removed ones off the clip, so
+            that all which is not recognised stays; "reference" is the authors' script: the sum,
+            made mono, at a sample peak of 0.95 after every pass.
+    """
+
+    kind: Literal["demucs"] = "demucs"
+    folder: str
+    bag: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    remove: tuple[str, ...] = Field(("vocals",), min_length=1)
+    passes: int = Field(3, ge=1, le=10)
+    mode: SeparationMode = "sum"
+
+
 class StageConfig(FrozenConfig):
     """A stage is (weights, score head, parent); cross-loading is the same weights, another head.
 
@@ -337,11 +359,14 @@ class OutputConfig(FrozenConfig):
 
     Attributes:
         seconds: every clip is cut or zero-padded to this length.
+        loudness: "limiter" meets both targets; "reference" is the authors' script
+            (`ttmpref.loudness`).
     """
 
     seconds: float = Field(10.0, gt=0)
     target_lufs: float = Field(-16.5, lt=0)
     true_peak_ceiling_db: float = Field(-1.0, le=0)
+    loudness: LoudnessMode = "limiter"
 
 
 class Preset(FrozenConfig):
@@ -361,6 +386,7 @@ class Preset(FrozenConfig):
     output: OutputConfig = OutputConfig()
     music_encoder: MusicEncoderConfig | None = None
     ranker: RankerConfig | None = None
+    separator: SeparatorConfig | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Preset:

@@ -2,7 +2,8 @@
 
 prefix + prompt -> text encoders -> projected once -> seeded noise -> solver steps, each one pass
 over a doubled batch (conditional at score s, unconditional at score 0) -> un-normalised -> decoded
--> cut or padded -> loudness with a true-peak ceiling -> score card.
+-> cut or padded -> voices removed, where the preset has a separator -> loudness with a true-peak
+ceiling -> score card.
 
 `Generator.stream` is a Python generator that comes up for air after every solver step, so the
 caller shows progress and cancels by closing it.
@@ -30,7 +31,7 @@ from ttmpref.models.fluxaudio import FluxAudio, Projected
 from ttmpref.types import Clip, Generation, GenerationRequest, Progress, ScoreCard, TtmprefError
 
 if TYPE_CHECKING:
-    from ttmpref.protocols import AudioTextEncoder, Autoencoder, TextEncoder
+    from ttmpref.protocols import AudioTextEncoder, Autoencoder, Separator, TextEncoder
 
 CACHED_TEXTS = 64
 
@@ -62,6 +63,7 @@ class GeneratorParts:
 
     Attributes:
         metric_clap: measures the CLAP score of finished clips; None leaves it out.
+        separator: takes voices out of finished clips; None leaves them in.
         provenance: copied into every generation (preset, stage, weight hashes, versions).
     """
 
@@ -69,6 +71,7 @@ class GeneratorParts:
     autoencoder: Autoencoder
     backbone: FluxAudio
     metric_clap: AudioTextEncoder | None = None
+    separator: Separator | None = None
     device: str = "cpu"
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -179,7 +182,9 @@ class Generator:
             raise TtmprefError("the clip is not finite numbers: lower the guidance or the score")
         clip = Clip(waveform.detach().float().cpu().numpy(), sample_rate)
         clip = cut_or_pad(clip, round(output.seconds * sample_rate))
-        return normalise(clip, output.target_lufs, output.true_peak_ceiling_db)
+        if self.parts.separator is not None:
+            clip = self.parts.separator.instrumental(clip)
+        return normalise(clip, output.target_lufs, output.true_peak_ceiling_db, output.loudness)
 
     def measure(self, prompt: str, clip: Clip, loudness: LoudnessReport) -> ScoreCard:
         """Measurements of a finished clip; the CLAP score is against the prompt as asked."""

@@ -100,6 +100,22 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class Separator(Protocol):
+    """A clip to its sources (Demucs); deterministic, without any gain of its own."""
+
+    sources: tuple[str, ...]
+    sample_rate: int
+
+    def separate(self, clip: Clip) -> dict[str, Clip]:
+        """Every source by name, of the clip's rate, channels and length."""
+        ...
+
+    def instrumental(self, clip: Clip) -> Clip:
+        """The clip without the sources that the preset removes, by as many passes as it says."""
+        ...
+
+
+@runtime_checkable
 class Vocoder(Protocol):
     """Log-mel to waveform."""
 
@@ -108,4 +124,3 @@ class Vocoder(Protocol):
     def __call__(self, mel: Tensor) -> Tensor:
         """(B, M, frames) to (B, S) in [-1, 1], S = frames * hop_length."""
         ...
-

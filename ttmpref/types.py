@@ -26,10 +26,13 @@ Solver = Literal["euler", "heun"]
 GuidanceSchedule = Literal["constant", "anneal", "interval"]
 WindowPolicy = Literal["centre", "first", "mean", "random"]
 BandPolicy = Literal["full", "16k"]
+LoudnessMode = Literal["limiter", "reference"]
+SeparationMode = Literal["sum", "residual", "reference"]
 SOLVERS: tuple[Solver, ...] = ("euler", "heun")
 GUIDANCE_SCHEDULES: tuple[GuidanceSchedule, ...] = ("constant", "anneal", "interval")
 WINDOW_POLICIES: tuple[WindowPolicy, ...] = ("centre", "first", "mean", "random")
 BAND_POLICIES: tuple[BandPolicy, ...] = ("full", "16k")
+LOUDNESS_MODES: tuple[LoudnessMode, ...] = ("limiter", "reference")
 
 Vote = Literal["A", "B", "TIE", "BOTH_BAD"]  # Music Arena's four answers
 VOTES: tuple[Vote, ...] = ("A", "B", "TIE", "BOTH_BAD")
@@ -61,6 +64,10 @@ class UnreadableAudio(TtmprefError, ValueError):
 
 class OutputError(TtmprefError, OSError):
     """A result could not be written; nothing was left half written."""
+
+
+class FetchError(TtmprefError, OSError):
+    """A file could not be fetched; the message says from where and why."""
 
 
 class Cancelled(TtmprefError):
