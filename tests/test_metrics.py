@@ -22,6 +22,7 @@ from ttmpref.metrics import (
     recall_at,
     reliability,
     retrieval_ranks,
+    si_sdr,
     spectrum_db,
     wilson_interval,
 )
@@ -215,3 +216,22 @@ def test_mel_inversion_is_non_negative_and_explains_the_mel() -> None:
     magnitude = magnitude_from_mel(mel, basis)
     assert magnitude.min() >= 0
     assert ((basis @ magnitude - mel).norm() / mel.norm()).item() < 0.02
+
+
+def test_si_sdr_of_orthogonal_noise_is_the_ratio_of_powers_at_any_level() -> None:
+    time = np.arange(1_000) / 1_000
+    tone, noise = np.sin(2 * np.pi * 10 * time), np.cos(2 * np.pi * 70 * time)
+    heard = np.stack([tone + 0.1 * noise, tone])  # two channels, an error in one of them
+    assert si_sdr(heard, np.stack([tone, tone])) == pytest.approx(20 + 10 * np.log10(2), abs=0.02)
+    assert si_sdr(-3 * heard, np.stack([tone, tone])) == pytest.approx(
+        si_sdr(heard, np.stack([tone, tone]))
+    )
+
+
+def test_si_sdr_of_the_reference_itself_is_infinite_and_of_silence_undefined() -> None:
+    row = np.ones(8)
+    assert si_sdr(2 * row, row) == np.inf
+    with pytest.raises(ValueError, match="silent reference"):
+        si_sdr(row, 0 * row)
+    with pytest.raises(ValueError, match=r"\(8,\) and \(7,\)"):
+        si_sdr(row, row[:7])

@@ -97,6 +97,26 @@ def log_spectral_distance(reference: np.ndarray, other: np.ndarray) -> float:
     return float(np.mean(per_size))
 
 
+def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019).
+
+    10 log10(|a r|^2 / |e - a r|^2), a the projection of the estimate e on the reference r; infinite
+    where nothing but scale differs. No mean is removed.
+
+    Args:
+        estimate, reference: equal shapes, all values taken together; the reference is not silent.
+    """
+    if estimate.shape != reference.shape:
+        raise ValueError(f"shapes must be equal, got {estimate.shape} and {reference.shape}")
+    e, r = estimate.ravel().astype(np.float64), reference.ravel().astype(np.float64)
+    power = float(r @ r)
+    if power == 0.0:
+        raise ValueError("SI-SDR is not defined for a silent reference")
+    target = (float(e @ r) / power) * r
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10((target @ target) / np.square(e - target).sum()))
+
+
 def retrieval_ranks(similarities: np.ndarray) -> np.ndarray:
     """Rank (1 is best) of candidate i for query i; ties count against it.
 
@@ -236,6 +256,15 @@ def _bins(margins: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _bin_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values.astype(np.float64), starts)
+
+
+def chance_preferred(reward: float, other: float) -> float:
+    """Probability that people who decide prefer a clip of one reward to one of another.
+
+    1 / (1 + exp(other - reward)), the model under which rewards are trained; as good as the
+    ranker's calibration.
+    """
+    return float(_sigmoid(np.float64(reward - other)))
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ttmpref.reward.percentiles import Collections
     from ttmpref.reward.ranker import RankerHead
     from ttmpref.reward.scorer import Scorer
+    from ttmpref.separation import DemucsSeparator
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class Studio:
             preset.autoencoder.vae_weights,
             preset.autoencoder.vocoder.weights,
             *(() if stage.weights is None else (stage.weights,)),
+            *(() if preset.separator is None else (preset.separator.folder,)),
         )
         return tuple(dict.fromkeys(uris))
 
@@ -384,10 +386,19 @@ class Studio:
             autoencoder=self._autoencoder(),
             backbone=self._build_backbone(stage),
             metric_clap=self._clap(self.preset.metric_clap),
+            separator=self._separator(),
             device=self.device,
             provenance=self._provenance(stage),
         )
         return Generator(self.preset, parts)
+
+    def _separator(self) -> DemucsSeparator | None:
+        config = self.preset.separator
+        if config is None:
+            return None
+        from ttmpref.separation import load_separator
+
+        return self._part(config, lambda: load_separator(config, self.device))
 
     def _build_backbone(self, stage: StageConfig) -> Any:
         from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
