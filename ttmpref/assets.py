@@ -75,7 +75,7 @@ def locate(uri: str) -> Path:
     if uri.startswith("asset://"):
         remedy = "run `python -m training chain --recipe demo` or restore it from git"
     elif "://" in uri:
-        remedy = "nothing is downloaded by itself: fetch it and place it there"
+        remedy = "nothing is downloaded by itself: `python -m ttmpref fetch` does it when asked"
     else:
         remedy = "correct the path in the preset"
     raise MissingWeights(f"{uri} is missing: expected at {path}; {remedy}")
@@ -224,6 +224,17 @@ def metadata(uri: str) -> dict[str, str]:
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DamagedWeights(f"{uri} is damaged: {path}: {reason}") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], says: Mapping[str, str]) -> None:
+    """A safetensors file with `says` as its metadata, for what is too large for `pack_tensors`.
+
+    Tensors that share memory are written apart.
+    """
+    from safetensors.torch import save_file
+
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(apart, path, metadata=dict(says))
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], says: Mapping[str, str]) -> bytes:

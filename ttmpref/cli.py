@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ttmpref.fetch.cli import fetch
 from ttmpref.study.cli import study_app
 from ttmpref.types import (
     BAND_POLICIES,
@@ -340,6 +341,7 @@ def best_of_n(
     _print_records(points if as_json or as_csv else shown, as_json, as_csv)
 
 
+app.command()(fetch)
 app.add_typer(study_app, name="study")
 anchors = typer.Typer(help="Correct a reward's unfairness to whole systems from a few battles.")
 app.add_typer(anchors, name="anchors")

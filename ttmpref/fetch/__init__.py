@@ -1,0 +1,1 @@
+"""Fetching released weights: only when asked, with resume, checksums and safe conversion."""
