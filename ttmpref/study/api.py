@@ -60,11 +60,10 @@ from ttmpref.study.store import Store
 from ttmpref.study.store.people import Joining, ScreeningKind
 from ttmpref.study.store.tables import HEAD
 from ttmpref.study.store.trials import MAX_EVENTS, Ballot, Finished, TrialView
-from ttmpref.types import InvalidRequest, OutputError, Vote
+from ttmpref.types import InvalidRequest, OutputError, TtmprefError, Vote
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "/api/v1"
 MAX_BODY_BYTES = 256 * 1024  # 500 events and a comment fit
 MAX_COMMENT = 2_000
 SECURITY_HEADERS = (
@@ -418,6 +417,7 @@ def public_study(definition: Definition) -> dict[str, Any]:
         "max_minutes": session.max_minutes,
         "min_coverage": session.min_coverage,
         "clip_ms": definition.audio.duration_ms,
+        "loudness_lufs": definition.audio.loudness_lufs,
         "screening": {
             "headphones": definition.screening.headphones,
             "required": definition.screening.required,
@@ -501,6 +501,11 @@ async def _refusal(request: Request, error: StudyError) -> Response:
         logger.error("%s %s: %s", request.method, request.url.path, error)
         return _error_response(Unavailable(NOT_NOW), {"Retry-After": str(RETRY_SECONDS)})
     return _error_response(error)
+
+
+async def unavailable(request: Request, error: TtmprefError) -> Guard:
+    """The API's answer, as an ASGI app, while there is no database to build the API over."""
+    return Guard(await _refusal(request, Unavailable(str(error))))
 
 
 async def _invalid_value(request: Request, error: InvalidRequest) -> Response:

@@ -122,7 +122,11 @@ class _Turn:
 
     def __init__(self, url: str) -> None:
         self._threads = threading.Lock()
-        self._file = open(url.removeprefix(SQLITE_PREFIX) + ".lock", "ab")  # noqa: SIM115
+        path = url.removeprefix(SQLITE_PREFIX) + ".lock"
+        try:
+            self._file = open(path, "ab")  # noqa: SIM115
+        except OSError as error:
+            raise Unavailable(f"{path}: cannot be written ({error.strerror})") from None
 
     def __enter__(self) -> None:
         self._threads.acquire()
