@@ -7,6 +7,9 @@ parameters each; it runs the whole path from prompt to file in a second, without
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,20 @@ def scoring_preset(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) 
     from tests.scoring import build_scoring_preset
 
     return build_scoring_preset(tmp_path_factory.mktemp("scoring"), tiny_preset)
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Callable[..., None]:
+    """Runs ffmpeg with the given arguments; without it the test is skipped, in CI it fails."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        reason = "tests with videos need Debian's ffmpeg"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+    def run(*arguments: object) -> None:
+        subprocess.run([program, "-nostdin", "-v", "error", *map(str, arguments)], check=True)
+
+    return run
 
 
 def build_tiny_preset(root: Path) -> Path:

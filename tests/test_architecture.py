@@ -14,7 +14,7 @@ PACKAGE = ROOT / "ttmpref"
 
 # Lower number, lower layer; a module may import its own layer and those below.
 LAYERS = (
-    ("types", "protocols", "config", "assets", "audio", "metrics", "flow", "__init__"),
+    ("types", "protocols", "config", "assets", "audio", "uploads", "metrics", "flow", "__init__"),
     ("models", "encoders", "autoencoder", "separation", "loudness"),
     ("generator", "reward", "postprocess", "evaluation", "study", "fetch"),
     ("studio",),
@@ -37,8 +37,8 @@ OWNERS = {
     "safetensors": ("assets.py",),
 }
 LIGHT = (
-    "__init__.py", "types.py", "protocols.py", "config.py", "assets.py", "audio.py", "loudness.py",
-    "studio.py", "doctor.py", "cli.py",
+    "__init__.py", "types.py", "protocols.py", "config.py", "assets.py", "audio.py", "uploads.py",
+    "loudness.py", "studio.py", "doctor.py", "cli.py",
 )  # fmt: skip
 
 

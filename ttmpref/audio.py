@@ -2,7 +2,8 @@
 
 The only file that imports soundfile. Files from outside are treated as hostile: the header is
 checked before a sample is decoded, and the decoded audio is capped in length, rate, channels and
-size on disk. Results are written aside and renamed, so a reader never sees half a file.
+size on disk; `ttmpref.uploads` does all this in a child process. Results are written aside and
+renamed, so a reader never sees half a file.
 
 Shapes: see the legend in `ttmpref.types`; a `Clip` is (channels, samples) float32.
 """
@@ -14,7 +15,8 @@ import io
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,24 +48,34 @@ def read_clip(path: Path | str, max_seconds: float = MAX_SECONDS) -> Clip:
     Raises:
         UnreadableAudio: not a file, not audio, or outside the limits; names file and limit.
     """
-    import soundfile
-
     path = Path(path)
-    _check_file(path)
-    try:
-        with soundfile.SoundFile(path) as source:
-            _check_header(path, source, max_seconds)
-            samples = _decode(path, source, max_seconds)
-            rate = source.samplerate
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableAudio(f"{path}: cannot be decoded as audio ({reason})") from None
-    if not np.isfinite(samples).all():
-        raise UnreadableAudio(f"{path}: holds samples that are not finite numbers")
+    check_file(path)
+    with decoding(path, max_seconds) as (rate, blocks):
+        samples = np.concatenate(list(blocks))
     return Clip(np.ascontiguousarray(samples.T), rate)
 
 
-def _check_file(path: Path) -> None:
+@contextmanager
+def decoding(path: Path, max_seconds: float) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """Rate of an audio file and its samples, at least one block, decoded as they are taken.
+
+    Blocks are (samples, channels) float32, finite, and together no longer than `max_seconds`.
+
+    Raises:
+        UnreadableAudio: as `read_clip`, but for what `check_file` refuses.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as source:
+            _check_header(path, source, max_seconds)
+            yield source.samplerate, _blocks(path, source, max_seconds)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UnreadableAudio(f"{path}: cannot be decoded as audio ({reason})") from None
+
+
+def check_file(path: Path) -> None:
     """Refuse what must not be opened at all: folders, pipes, devices, empty and huge files."""
     if not path.exists():
         raise UnreadableAudio(f"{path}: no such file")
@@ -91,18 +103,18 @@ def _check_header(path: Path, source: object, max_seconds: float) -> None:
         raise UnreadableAudio(f"{path}: {seconds:.1f} s long; at most {max_seconds:g} s accepted")
 
 
-def _decode(path: Path, source: object, max_seconds: float) -> np.ndarray:
-    """(samples, channels) float32, read in blocks so that a lying header cannot fill the memory."""
-    limit = int(max_seconds * source.samplerate)
-    blocks, total = [], 0
+def _blocks(path: Path, source: object, max_seconds: float) -> Iterator[np.ndarray]:
+    """All samples of an open `soundfile.SoundFile`; counted, because a header may lie."""
+    limit, total = int(max_seconds * source.samplerate), 0
     while len(block := source.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         total += len(block)
         if total > limit:
             raise UnreadableAudio(f"{path}: longer than the accepted {max_seconds:g} s")
-        blocks.append(block)
-    if not blocks:
+        if not np.isfinite(block).all():
+            raise UnreadableAudio(f"{path}: holds samples that are not finite numbers")
+        yield block
+    if not total:
         raise UnreadableAudio(f"{path}: holds no samples")
-    return np.concatenate(blocks)
 
 
 def encode_clip(clip: Clip, suffix: str, bit_depth: int = 16) -> bytes:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ttmpref import __version__, assets
-from ttmpref.audio import check_suffix, encode_clip, write_files
+from ttmpref.audio import check_suffix, encode_clip, read_clip, write_files
 from ttmpref.config import FrozenConfig, Preset, RankerConfig, StageConfig, load_preset
 from ttmpref.types import (
     MAX_VARIATIONS,
@@ -38,11 +38,13 @@ from ttmpref.types import (
     TtmprefError,
     check_range,
 )
+from ttmpref.uploads import read_upload
 
 if TYPE_CHECKING:
     from ttmpref.autoencoder import MelAutoencoder
     from ttmpref.encoders.clap import ClapEncoder
     from ttmpref.generator import Generator, TextFeatures
+    from ttmpref.reward.best_of_n import Choice
     from ttmpref.reward.entries import ScoreEntry
     from ttmpref.reward.files import FileScore
     from ttmpref.reward.latent_optimisation import Event, OptimisationSettings, Optimised
@@ -202,6 +204,26 @@ class Studio:
                 on_progress(item)
         return finished
 
+    def choose(self, request: GenerationRequest, n: int) -> Iterator[Progress | Choice]:
+        """Progress over n clips of a request's prompt from consecutive seeds, then all of them.
+
+        See `ttmpref.reward.best_of_n`: the reward's favourite comes first. The request's own
+        variations do not count. Closing the iterator stops the work within one step.
+
+        Raises:
+            ConfigError: n is not accepted.
+            MissingWeights: the preset cannot score, or the stage cannot be used.
+        """
+        from ttmpref.reward.best_of_n import Plan, choose
+
+        self._check(request)
+        self._check_scoring()
+
+        def score(clips: Sequence[Clip], prompts: Sequence[str]) -> list[RewardScore]:
+            return self.score(clips, prompts, timeline=False)
+
+        yield from choose(self, score, request.prompt, Plan.of(request, n, keep=n))
+
     def optimise_stream(
         self, request: GenerationRequest, settings: OptimisationSettings | None = None
     ) -> Iterator[Event]:
@@ -301,6 +323,12 @@ class Studio:
             return str(error)
         return None
 
+    def _check_scoring(self) -> None:
+        """Raise unless this preset can score clips."""
+        missing = self.scoring_missing()
+        if missing is not None:
+            raise MissingWeights(f"clips cannot be scored: {missing}")
+
     def score(
         self,
         clips: Sequence[Clip],
@@ -331,17 +359,21 @@ class Studio:
         *,
         timeline: bool = True,
         listening: Listening | None = None,
+        untrusted: bool = False,
     ) -> Iterator[FileScore]:
         """Results of `ttmpref.reward.entries.entries_of`, in order, a few files at a time.
 
         What is wrong with a file is said in its result. Other arguments and errors as in `score`.
+
+        Args:
+            untrusted: files come from strangers (`ttmpref.uploads`), and may be videos.
         """
         from ttmpref.reward.files import score_files
 
         def score(clips: Sequence[Clip], prompts: Sequence[str]) -> list[RewardScore]:
             return self.score(clips, prompts, timeline=timeline, listening=listening)
 
-        return score_files(score, entries)
+        return score_files(score, entries, read_upload if untrusted else read_clip)
 
     def collections(self) -> Collections | None:
         """Distributions of the ranker's rewards over known collections; None without a file."""
@@ -438,9 +470,7 @@ class Studio:
         Raises:
             MissingWeights: the preset cannot score; the message is the reason.
         """
-        missing = self.scoring_missing()
-        if missing is not None:
-            raise MissingWeights(f"clips cannot be scored: {missing}")
+        self._check_scoring()
         listening = listening or self.preset.ranker.listening
         return self._part(listening, lambda: self._build_scorer(self.preset.ranker, listening))
 

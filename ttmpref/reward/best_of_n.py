@@ -84,6 +84,12 @@ class Choice:
     kept: tuple[Generation, ...]
     made_by: dict[str, Any]
 
+    @property
+    def expected(self) -> list[float]:
+        """Reward to be expected of the best of n of the candidates, for n = 1 ... N."""
+        rewards = np.array([candidate.reward for candidate in self.candidates])
+        return expected_maximum(rewards).tolist()
+
 
 class Plan(FrozenConfig):
     """What is done with every prompt.
@@ -133,9 +139,7 @@ class Plan(FrozenConfig):
         ]
 
 
-def choose(
-    maker: Maker, score: ScoreClips, prompt: str, plan: Plan
-) -> Iterator[Progress | Choice]:
+def choose(maker: Maker, score: ScoreClips, prompt: str, plan: Plan) -> Iterator[Progress | Choice]:
     """Progress over all N clips, and at last the choice; closing the iterator stops the work.
 
     Clips are made and scored a batch at a time; only the best so far stay in memory.

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ttmpref.audio import read_clip
@@ -20,6 +21,7 @@ from ttmpref.reward.scorer import in_groups
 from ttmpref.types import Clip, RewardScore, TtmprefError, check_text
 
 ScoreClips = Callable[[Sequence[Clip], Sequence[str]], list[RewardScore]]
+ReadClip = Callable[[Path], Clip]
 Item = TypeVar("Item")
 
 
@@ -42,14 +44,17 @@ class FileScore:
         }
 
 
-def score_files(score: ScoreClips, entries: Iterable[ScoreEntry]) -> Iterator[FileScore]:
+def score_files(
+    score: ScoreClips, entries: Iterable[ScoreEntry], read: ReadClip = read_clip
+) -> Iterator[FileScore]:
     """Results in the order of the entries; a few files are in memory at a time.
 
     Args:
         score: clips and their prompts to their scores; what it raises is raised here.
+        read: the clip in a file; a `TtmprefError` that it raises becomes the file's result.
     """
-    read = ((entry, *_read(entry)) for entry in entries)
-    groups = in_groups(read, lambda item: 0.0 if item[1] is None else item[1].seconds)
+    found = ((entry, *_clip_of(entry, read)) for entry in entries)
+    groups = in_groups(found, lambda item: 0.0 if item[1] is None else item[1].seconds)
     for group in _one_ahead(groups):
         good = [(entry, clip) for entry, clip, _ in group if clip is not None]
         scores = score([clip for _, clip in good], [entry.prompt for entry, _ in good])
@@ -68,13 +73,13 @@ def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
-def _read(entry: ScoreEntry) -> tuple[Clip | None, str]:
+def _clip_of(entry: ScoreEntry, read: ReadClip) -> tuple[Clip | None, str]:
     """The entry's clip and no fault, or no clip and what is wrong."""
     if entry.fault:
         return None, entry.fault
     try:
         check_text("prompt", entry.prompt, may_be_empty=True)
-        clip = read_clip(entry.path)
+        clip = read(entry.path)
         check_clip(clip)
         return clip, ""
     except TtmprefError as error:
