@@ -108,7 +108,7 @@ def field_values(**changes: object) -> list[object]:
     values = {
         "prompt": "calm piano", "seed": "", "lock": False, "stage": "baseline", "score": 2,
         "guidance": 3, "num_steps": 4.0, "negative_prompt": "", "variations": 1.0,
-        "solver": "euler", "guidance_schedule": "constant",
+        "solver": "euler", "guidance_schedule": "constant", "best_of": False, "candidates": 8,
     }  # fmt: skip
     return [(values | changes)[name] for name in form.FIELDS]
 
@@ -127,7 +127,7 @@ def test_every_field_of_the_form_reaches_the_request(studio: Studio) -> None:
 
 def test_the_form_covers_every_field_of_a_request() -> None:
     names = {field.name for field in dataclasses.fields(GenerationRequest)}
-    assert set(form.FIELDS) == names | {"lock"}
+    assert set(form.FIELDS) == names | set(form.SWITCHES)
 
 
 def test_an_unlocked_seed_is_drawn_anew_and_what_is_typed_there_does_not_matter(
@@ -247,7 +247,7 @@ def test_a_run_cancelled_while_waiting_never_touches_the_model(studio: Studio) -
 
 def a_page(studio: Studio) -> generate.Page:
     with gr.Blocks(analytics_enabled=False):
-        parts = (gr.State(), gr.Button(), gr.Button(), gr.HTML(), gr.HTML())
+        parts = (gr.State(), gr.Button(), gr.Button(), gr.HTML(), gr.HTML(), gr.HTML())
         return generate.Page(studio, clips.ClipFolder(), {}, *parts)
 
 

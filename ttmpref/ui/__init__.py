@@ -15,11 +15,13 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is first us
 
 import gradio as gr  # noqa: E402
 
+from ttmpref.audio import MAX_FILE_BYTES  # noqa: E402
 from ttmpref.studio import Studio  # noqa: E402
 from ttmpref.ui.about import build_about_tab  # noqa: E402
 from ttmpref.ui.clips import MAX_AGE_SECONDS, ClipFolder  # noqa: E402
 from ttmpref.ui.generate import build_generate_tab  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
+from ttmpref.ui.score import build_score_tab  # noqa: E402
 from ttmpref.ui.theme import build_theme  # noqa: E402
 
 STATIC = Path(__file__).parent / "static"
@@ -40,6 +42,8 @@ def build_app(studio: Studio) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate"):
                 build_generate_tab(studio, folder)
+            with gr.Tab("Score", id="score"):
+                build_score_tab(studio, folder)
             with gr.Tab("About", id="about"):
                 build_about_tab(studio)
     return app.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
@@ -56,6 +60,7 @@ def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, s
         css_paths=STATIC / "app.css",
         head=f"<script>{script}</script>",
         run_history=False,
+        max_file_size=MAX_FILE_BYTES,
         enable_monitoring=False,
         footer_links=["settings"],
         show_error=True,

@@ -1,4 +1,5 @@
-"""Where the app keeps finished clips: one private folder, emptied as clips age and on exit.
+"""Where the app keeps finished clips and, until they are scored, uploads: one private folder,
+emptied as clips age and on exit.
 
 Each clip has a folder of its own under an unguessable name, because the address of a file is all
 that a browser needs to fetch it. Old clips go when a new one is written, so a page left running
@@ -13,12 +14,14 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ttmpref.types import Generation
 
+CLIPS = "clips"  # folder of the clips
 FORMATS = ("wav", "flac", "mp3")
 MAX_CLIPS = 200
 MAX_AGE_SECONDS = 6 * 3600.0
@@ -54,16 +57,26 @@ class ClipFolder:
         """Write the clip in every format with its settings, and let old clips go."""
         self.forget_old()
         token = secrets.token_urlsafe(12)
-        folder = self.path / "clips" / token
+        folder = self.path / CLIPS / token
         name = file_name(generation)
         files = {kind: studio.save(generation, folder / f"{name}.{kind}") for kind in FORMATS}
         return StoredClip(token, files | {"json": files["wav"].with_suffix(".json")})
 
+    def forget(self, uploads: Iterable[Path]) -> None:
+        """Remove uploads, each with the folder that Gradio made for it."""
+        for path in uploads:
+            if path.parent.parent == self.path:
+                shutil.rmtree(path.parent, ignore_errors=True)
+
     def forget_old(self) -> None:
-        """Remove clips beyond the newest `MAX_CLIPS` and those older than `MAX_AGE_SECONDS`."""
-        found = [(path.stat().st_mtime, path) for path in self.path.glob("clips/*")]
-        newest_first = sorted(found, reverse=True)
+        """Remove clips beyond the newest `MAX_CLIPS` and what is older than `MAX_AGE_SECONDS`."""
         oldest_kept = time.time() - MAX_AGE_SECONDS
+        for path in self.path.iterdir():
+            if path.name != CLIPS and path.stat().st_mtime < oldest_kept:
+                # An upload that nobody scored, or what Gradio leaves of one: an empty file.
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        found = [(path.stat().st_mtime, path) for path in self.path.glob(f"{CLIPS}/*")]
+        newest_first = sorted(found, reverse=True)
         for rank, (written, path) in enumerate(newest_first, start=1):
             if rank >= MAX_CLIPS or written < oldest_kept:
                 shutil.rmtree(path, ignore_errors=True)

@@ -4,17 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ttmpref.studio import Studio
-from ttmpref.types import MAX_SEED, GenerationRequest, InvalidRequest
+from ttmpref.types import (
+    MAX_SEED,
+    GenerationRequest,
+    InvalidRequest,
+    MissingWeights,
+    check_range,
+)
 
-# Fields in the order in which handlers receive their values; all but `lock` are fields of
+# Fields in the order in which handlers receive their values; all but the switches are fields of
 # `GenerationRequest`.
+SWITCHES = ("lock", "best_of", "candidates")
+DEFAULT_CANDIDATES, MOST_CANDIDATES = 8, 16
 FIELDS = (
     "prompt", "seed", "lock", "stage", "score", "guidance", "num_steps", "negative_prompt",
-    "variations", "solver", "guidance_schedule",
+    "variations", "solver", "guidance_schedule", "best_of", "candidates",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The wish for the best of n clips of a request."""
+
+    request: GenerationRequest
+    n: int
+
+
+Order = GenerationRequest | BestOf
+
+
+def read_order(studio: Studio, values: Sequence[Any]) -> Order:
+    """What a filled form asks for; errors as `read_request`."""
+    form = dict(zip(FIELDS, values, strict=True))
+    request = read_request(studio, values)
+    if not form["best_of"]:
+        return request
+    candidates = int(form["candidates"])
+    check_range("candidates", candidates, 2, MOST_CANDIDATES, whole=True)
+    missing = studio.scoring_missing()
+    if missing is not None:
+        raise MissingWeights(f"best of cannot be used: {missing}")
+    return BestOf(request, candidates)
 
 
 def read_request(studio: Studio, values: Sequence[Any]) -> GenerationRequest:
@@ -25,7 +59,7 @@ def read_request(studio: Studio, values: Sequence[Any]) -> GenerationRequest:
         MissingWeights: the stage cannot be used.
     """
     form = dict(zip(FIELDS, values, strict=True))
-    locked = form.pop("lock")
+    locked, *_ = (form.pop(name) for name in SWITCHES)
     form["seed"] = read_seed(form["seed"]) if locked else None
     for name in ("num_steps", "variations"):  # sliders may send 25.0
         form[name] = int(form[name])
@@ -44,7 +78,8 @@ def read_seed(text: str | None) -> int:
 
 def field_values(request: GenerationRequest) -> list[Any]:
     """Field values, in the order of `FIELDS`, that make the same request again."""
-    values = request.to_dict() | {"seed": str(request.seed), "lock": True}
+    switches = {"lock": True, "best_of": False, "candidates": DEFAULT_CANDIDATES}
+    values = request.to_dict() | {"seed": str(request.seed)} | switches
     return [values[name] for name in FIELDS]
 
 
@@ -61,7 +96,7 @@ def parse_settings(studio: Studio, text: str) -> GenerationRequest:
         raise InvalidRequest("this is not JSON; paste what “Copy settings” gave") from None
     if isinstance(data, dict) and isinstance(data.get("request"), dict):
         data = data["request"]
-    known = set(FIELDS) - {"lock"}
+    known = set(FIELDS) - set(SWITCHES)
     if not isinstance(data, dict) or not {"prompt", "seed"} <= set(data) or set(data) - known:
         raise InvalidRequest("these are not settings of a clip; paste what “Copy settings” gave")
     return studio.request(data.pop("prompt"), **data)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -33,20 +33,28 @@ from ttmpref.types import (
 )
 from ttmpref.ui import words
 from ttmpref.ui.clips import ClipFolder
-from ttmpref.ui.errors import field_at_fault, spoken, translated
-from ttmpref.ui.form import FIELDS, field_values, parse_settings, read_request
-from ttmpref.ui.player import clip_card
+from ttmpref.ui.errors import field_at_fault, sentence, spoken, translated
+from ttmpref.ui.form import (
+    DEFAULT_CANDIDATES,
+    FIELDS,
+    MOST_CANDIDATES,
+    BestOf,
+    Order,
+    field_values,
+    parse_settings,
+    read_order,
+)
+from ttmpref.ui.player import clip_card, number
+from ttmpref.ui.plots import expectation_plot
 from ttmpref.ui.run import Run
+
+if TYPE_CHECKING:
+    from ttmpref.reward.best_of_n import Choice
 
 CLIP_LIST_JS = (Path(__file__).parent / "static" / "clip_list.js").read_text(encoding="utf-8")
 CLIP_LIST_HTML = '<div class="clips" aria-label="Finished clips"></div>' + words.EMPTY_STATE
 # Enter does what the button does, and nothing while the button is off.
 PRESS_GENERATE_JS = "() => document.querySelector('#generate:not([disabled])')?.click()"
-# Said by the page itself: an answer to the click could arrive after the run's own last words.
-SAY_STOPPING_JS = (
-    "() => { const line = document.querySelector('#status [role=status]');"
-    " if (line) line.textContent = 'Stopping …'; }"
-)
 UPDATE_SECONDS = 0.1
 
 Updates = dict[Any, Any]
@@ -60,14 +68,15 @@ def build_generate_tab(studio: Studio, folder: ClipFolder) -> None:
             with gr.Row(elem_id="go"):
                 generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
                 cancel = gr.Button("Cancel", size="lg", elem_id="cancel", interactive=False)
-            status = gr.HTML(words.idle(), elem_id="status", js_on_load=None)
+            status = gr.HTML(words.idle(), elem_id="status", elem_classes="status", js_on_load=None)
+            choice = gr.HTML("", elem_id="choice", js_on_load=None)
         clips = gr.HTML(
             [], html_template=CLIP_LIST_HTML, js_on_load=CLIP_LIST_JS, elem_id="results"
         )
         with gr.Column(elem_id="settings"):
             fields |= _settings(studio)
             paste, apply = _paste_box()
-    page = Page(studio, folder, fields, gr.State(), generate, cancel, status, clips)
+    page = Page(studio, folder, fields, gr.State(), generate, cancel, status, clips, choice)
     _connect_run(page)
     _connect_settings(page, paste, apply)
 
@@ -105,6 +114,7 @@ def _settings(studio: Studio) -> dict[str, Any]:
     fields["variations"] = gr.Slider(
         1, MAX_VARIATIONS, value=1, step=1, label="Variations", info=words.VARIATIONS
     )
+    fields |= _best_of(studio)
     choices = [(stage.title, stage.name) for stage in stages.values() if stage.available]
     default = stages[defaults.stage]
     fields["stage"] = gr.Dropdown(
@@ -124,6 +134,21 @@ def _settings(studio: Studio) -> dict[str, Any]:
     with gr.Accordion("More settings", open=False, elem_id="advanced"):
         fields |= _advanced(studio)
     return fields
+
+
+def _best_of(studio: Studio) -> dict[str, Any]:
+    """The switch for the best of several clips; off, with the reason, where none can be scored."""
+    missing = studio.scoring_missing()
+    info = words.BEST_OF_HELP if missing is None else f"{words.NO_SCORING}: {sentence(missing)}"
+    return {
+        "best_of": gr.Checkbox(
+            label=words.BEST_OF, info=info, interactive=missing is None, elem_id="best-of"
+        ),
+        "candidates": gr.Slider(
+            2, MOST_CANDIDATES, value=DEFAULT_CANDIDATES, step=1, label="Candidates",
+            info=words.CANDIDATES, visible=False, elem_id="candidates",
+        ),
+    }  # fmt: skip
 
 
 def _advanced(studio: Studio) -> dict[str, Any]:
@@ -182,7 +207,7 @@ def _connect_run(page: Page) -> None:
     streaming = begin.success(
         page.stream,
         inputs=page.run,
-        outputs=[page.clips, *state],
+        outputs=[page.clips, page.choice, *state],
         concurrency_limit=1,
         concurrency_id="model",
         trigger_mode="multiple",  # a run cancelled while waiting leaves the line only at its turn
@@ -191,7 +216,7 @@ def _connect_run(page: Page) -> None:
         api_visibility="private",
     )
     streaming.failure(page.turned_away, outputs=state, queue=False, api_visibility="private")
-    page.cancel.click(None, js=SAY_STOPPING_JS, api_visibility="private")
+    page.cancel.click(None, js=words.stopping_script("status"), api_visibility="private")
     page.cancel.click(
         page.stop, inputs=page.run, outputs=state, queue=False, show_progress="hidden",
         api_visibility="private",
@@ -202,7 +227,10 @@ def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
     quiet = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     stage, score = page.fields["stage"], page.fields["score"]
     seed, lock = page.fields["seed"], page.fields["lock"]
+    best_of = page.fields["best_of"]
+    switched = [page.fields[name] for name in ("candidates", "variations")]
     stage.change(page.show_stage, inputs=stage, outputs=[stage, score], **quiet)
+    best_of.change(page.show_candidates, inputs=best_of, outputs=switched, **quiet)
     page.clips.click(page.use_seed, outputs=[seed, lock], **quiet)
     page.clips.select(page.use_all, outputs=page.inputs, **quiet)
     apply.click(page.use_text, inputs=paste, outputs=page.inputs, **quiet)
@@ -220,6 +248,7 @@ class Page:
     cancel: gr.Button
     status: gr.HTML
     clips: gr.HTML
+    choice: gr.HTML
 
     @property
     def inputs(self) -> list[Any]:
@@ -228,7 +257,7 @@ class Page:
     def check(self, *values: Any) -> list[dict[str, Any]]:
         """One mark per field, so that the page shows what is wrong where it is wrong."""
         try:
-            read_request(self.studio, values)
+            read_order(self.studio, values)
         except TtmprefError as error:
             at_fault = field_at_fault(error, FIELDS) or "prompt"
             return [gr.validate(name != at_fault, spoken(error)) for name in FIELDS]
@@ -237,35 +266,46 @@ class Page:
     def begin(self, *values: Any) -> Updates:
         """Fix the request, show its seed, and say that the run waits its turn."""
         with translated():
-            request = read_request(self.studio, values)
+            order = read_order(self.studio, values)
+        request = order.request if isinstance(order, BestOf) else order
         return self._state(words.waiting(), running=True) | {
-            self.run: Run(request),
+            self.run: Run(order),
             self.fields["seed"]: str(request.seed),
         }
 
-    def stream(self, run: Run) -> Iterator[Updates]:
+    def stream(self, run: Run[Order]) -> Iterator[Updates]:
         """Progress and cards as they come; closing this iterator stops the sampler."""
         if run.cancelled:
             yield self._nothing()
             return
+        order = run.request
         cards: list[dict[str, str]] = []
         try:
-            with closing(self.studio.stream(run.request)) as events:
+            with closing(self._events(order)) as events:
                 for event in paced(takewhile(run.goes_on, events)):
-                    if isinstance(event, Generation):
+                    if isinstance(event, Progress):
+                        yield {self.status: words.progress(event, len(cards), _variations(order))}
+                    elif isinstance(event, Generation):
                         cards.append(self._card(event))
-                        yield {self.clips: list(cards)}
+                        yield {self.clips: list(cards), self.choice: ""}
                     else:
-                        text = words.progress(event, len(cards), run.request.variations)
-                        yield {self.status: text}
-            end = words.stopped() if run.cancelled else words.done(len(cards))
+                        cards = self._ranked(event)
+                        yield {self.clips: cards, self.choice: worth(event)}
+            end = _stopped(order) if run.cancelled else words.done(len(cards))
         except Exception as error:
             end = words.failed(spoken(error))
         yield self._nothing() if run.dropped else self._state(end, running=False)
 
-    def stop(self, run: Run) -> Updates:
+    def _events(self, order: Order) -> Iterator[Progress | Generation | Choice]:
+        if isinstance(order, BestOf):
+            return self.studio.choose(order.request, order.n)
+        return self.studio.stream(order)
+
+    def stop(self, run: Run[Order]) -> Updates:
         """Cancel; a run that moves says itself when it has stopped."""
-        return self._nothing() if run.cancel() else self._state(words.stopped(), running=False)
+        if run.cancel():
+            return self._nothing()
+        return self._state(_stopped(run.request), running=False)
 
     def turned_away(self) -> Updates:
         return self._state(words.failed(words.TURNED_AWAY), running=False)
@@ -276,6 +316,13 @@ class Page:
         return {
             self.fields["stage"]: gr.update(info=words.stage_info(info)),
             self.fields["score"]: gr.update(**_score_state(info)),
+        }
+
+    def show_candidates(self, best_of: bool) -> Updates:
+        """The number of candidates takes the place of the variations."""
+        return {
+            self.fields["candidates"]: gr.update(visible=best_of),
+            self.fields["variations"]: gr.update(interactive=not best_of),
         }
 
     def use_seed(self, event: gr.EventData) -> Updates:
@@ -303,17 +350,43 @@ class Page:
     def _stage(self, name: str) -> StageInfo:
         return next(stage for stage in self.studio.stages() if stage.name == name)
 
-    def _card(self, generation: Generation) -> dict[str, str]:
+    def _ranked(self, choice: Choice) -> list[dict[str, str]]:
+        """Cards of all candidates, the winner first and marked."""
+        best, *others = choice.kept
+        marked = self._card(best, f"Best of {len(choice.kept)}")
+        return [marked, *(self._card(generation) for generation in others)]
+
+    def _card(self, generation: Generation, badge: str = "") -> dict[str, str]:
         stored = self.folder.keep(self.studio, generation)
-        html = clip_card(generation, stored, self._stage(generation.request.stage))
+        html = clip_card(generation, stored, self._stage(generation.request.stage), badge)
         return {"id": stored.token, "html": html}
 
 
-def paced(events: Iterator[Progress | Generation]) -> Iterator[Progress | Generation]:
-    """All generations, and no more progress than a page can show: each update costs a message."""
+def _variations(order: Order) -> int:
+    """Clips that come one by one; the best of several come together."""
+    return 1 if isinstance(order, BestOf) else order.variations
+
+
+def _stopped(order: Order) -> str:
+    return words.stopped_choosing() if isinstance(order, BestOf) else words.stopped()
+
+
+def worth(choice: Choice) -> str:
+    """What choosing was worth: the winner, and what the best of fewer clips would have had."""
+    best, expected = choice.kept[0], choice.expected
+    text = (
+        f"Best of {len(expected)}: seed {best.request.seed} with reward "
+        f"{number(best.scores.reward, 2)}; a clip at random would have "
+        f"{number(expected[0], 2)}. Reward to be expected of the best of n:"
+    )
+    return f'<div class="choice"><p>{text}</p>{expectation_plot(expected)}</div>'
+
+
+def paced(events: Iterator[Any]) -> Iterator[Any]:
+    """All results, and no more progress than a page can show: each update costs a message."""
     next_update = 0.0
     for event in events:
         now = time.monotonic()
-        if isinstance(event, Generation) or now >= next_update:
+        if not isinstance(event, Progress) or now >= next_update:
             next_update = now + UPDATE_SECONDS
             yield event

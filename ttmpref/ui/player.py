@@ -30,15 +30,15 @@ PLAY_ICON = (
 REMOVE_ICON = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M6 6l12 12M18 6 6 18"/></svg>'
 
 
-def clip_card(generation: Generation, stored: StoredClip, stage: StageInfo) -> str:
-    """The whole card."""
+def clip_card(generation: Generation, stored: StoredClip, stage: StageInfo, badge: str = "") -> str:
+    """The whole card; a badge marks it among others."""
     request, seconds = generation.request, generation.clip.seconds
     settings = escape(json.dumps(request.to_dict(), ensure_ascii=False), quote=True)
     return (
         f'<article class="clip" data-id="{stored.token}" data-seconds="{seconds:.3f}" '
         f'data-settings="{settings}" aria-label="Clip with seed {request.seed}">'
         f'<audio preload="metadata" src="{file_address(stored.files["wav"])}"></audio>'
-        f"{_head(generation, stage)}{_pictures(generation)}"
+        f"{_head(generation, stage, badge)}{_pictures(generation)}"
         f"{_facts(generation)}{_actions(stored)}</article>"
     )
 
@@ -48,13 +48,14 @@ def file_address(path: Path) -> str:
     return f"gradio_api/file={quote(str(path))}"
 
 
-def _head(generation: Generation, stage: StageInfo) -> str:
+def _head(generation: Generation, stage: StageInfo, badge: str) -> str:
     prompt = escape(generation.request.prompt)
+    mark = f'<span class="badge">{escape(badge)}</span>' if badge else ""
     return (
         '<header class="clip-head">'
         f'<button type="button" class="play" data-play aria-label="Play">{PLAY_ICON}</button>'
         f'<div class="clip-title"><h3 title="{prompt}">{prompt}</h3>'
-        f"<p>{escape(' · '.join(_setting_words(generation, stage)))}</p></div>"
+        f"<p>{escape(' · '.join(_setting_words(generation, stage)))}</p></div>{mark}"
         '<span class="clip-time"><span data-now>0:00</span><span class="total"> / '
         f"{clock(generation.clip.seconds)}</span></span>"
         '<button type="button" class="remove" data-remove title="Remove from the page" '

@@ -1,15 +1,17 @@
-"""Pictures of a clip as HTML: waveform (vector) and spectrogram (one small image), with axes.
+"""Pictures of a clip as HTML: waveform (vector) and spectrogram (one small image), with axes;
+and the curve of what choosing among clips is worth.
 
-Both share the time axis, so that one playhead can run over them. The waveform takes its colour
-from the page. The spectrogram is stored once, in greys; a colour map for light pages and one for
-dark pages stand in the page as SVG filters, and the style sheet picks one. Numbers come from
-`ttmpref.audio`; here they only become marks.
+Both pictures share the time axis, so that one playhead can run over them. The waveform takes its
+colour from the page. The spectrogram is stored once, in greys; a colour map for light pages and one
+for dark pages stand in the page as SVG filters, and the style sheet picks one. Numbers come from
+elsewhere; here they only become marks.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -61,6 +63,24 @@ def spectrogram_plot(clip: Clip) -> str:
         f"{_vertical_ticks(_frequency_ticks(picture))}"
         f'<div class="plot-area"><img alt="" src="{_image(picture)}" '
         f'style="left:{100 * left:.2f}%;width:{100 * width:.2f}%"></div></div>'
+    )
+
+
+def expectation_plot(expected: Sequence[float]) -> str:
+    """Reward to be expected of the best of n clips, n = 1 ... N (2 at least) from left to right."""
+    low, high, last = min(expected), max(expected), len(expected) - 1
+    heights = [(high - value) / ((high - low) or 1.0) for value in expected]  # 0 at the top
+    points = " ".join(f"{x},{top:.3f}" for x, top in enumerate(heights))
+    label = f"Expected reward of the best of n: {low:.2f} for 1, {high:.2f} for {last + 1}"
+    ticks = _vertical_ticks([(0.0, f"{high:.2f}"), (1.0, f"{low:.2f}")])
+    numbers = "".join(
+        f'<span style="left:{100 * x / last:.1f}%">{x + 1}</span>' for x in range(last + 1)
+    )
+    return (
+        f'<div class="plot plot-curve" role="img" aria-label="{label}">{ticks}'
+        f'<svg viewBox="0 0 {last} 1" preserveAspectRatio="none" aria-hidden="true">'
+        f'<polyline points="{points}"/></svg></div>'
+        f'<div class="time-axis" aria-hidden="true">{numbers}</div>'
     )
 
 

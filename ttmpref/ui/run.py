@@ -3,29 +3,34 @@
 Gradio can cancel events itself, but tells the page so before the event is gone; a visitor who then
 starts again at once loses the new run. Here a run whose sampler moves says itself that it stopped,
 in order with everything else it said; one that waits or loads is left alone by the page at once.
+A run makes clips or scores files.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import Any, Generic, TypeVar
 
-from ttmpref.types import Generation, GenerationRequest, Progress
+from ttmpref.types import Progress
+
+Request = TypeVar("Request")
 
 
-class Run:
+class Run(Generic[Request]):
     """A request on its way: waiting, then moving, possibly cancelled at any time."""
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: Request) -> None:
         self.request = request
         self._lock = threading.Lock()
         self._moving = False
         self._cancelled = False
 
-    def goes_on(self, event: Progress | Generation) -> bool:
-        """Whether `event` is still wanted; the sampler moves from its first step on."""
+    def goes_on(self, event: Any) -> bool:
+        """Whether `event` is still wanted; it moves from its first step or result on."""
         with self._lock:
             if not self._cancelled:
-                self._moving = self._moving or isinstance(event, Generation) or event.step > 0
+                begins = isinstance(event, Progress) and event.step == 0
+                self._moving = self._moving or not begins
             return not self._cancelled
 
     def cancel(self) -> bool:

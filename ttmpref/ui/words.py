@@ -1,4 +1,4 @@
-"""What the Generate tab says: help texts and the states of a run, in plain words."""
+"""What the Generate and Score tabs say: help texts and the states of a run, in plain words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from ttmpref.types import Progress, StageInfo
 SEED = "Decides the random start. Drawn anew for each run unless locked."
 LOCK = "Lock"
 VARIATIONS = "Clips per run, made from consecutive seeds."
+BEST_OF = "Choose the best by reward"
+BEST_OF_HELP = "Makes clips from consecutive seeds, scores them all and marks the winner."
+CANDIDATES = "Clips to choose from, in place of the variations."
 STAGE = "Which step of the training chain makes the music."
 SCORE = "How well liked the clip should be. 0 asks for nothing special, higher for more."
 NO_SCORE = "This stage was trained without the score, so there is nothing to set here."
@@ -20,6 +23,16 @@ SOLVER_NAMES = {"euler": "Euler", "heun": "Heun"}
 SCHEDULE = "How strongly guidance pulls as the clip takes shape."
 SCHEDULE_NAMES = {"constant": "Constant", "anneal": "Fading out", "interval": "Middle only"}
 TURNED_AWAY = "Too many people are waiting; please try again in a minute."
+NO_SCORING = "Clips cannot be scored here"
+UPLOADS = (
+    "Audio or video files. They are deleted as soon as they are scored, and after six hours if "
+    "they never are. They are used for nothing else."
+)
+TEXT = "What the music was asked to be; leave it empty if there was no such text."
+REWARD_SCALE = (
+    "Typical rewards lie between −2 and 2. A reward is no percentage and has no absolute meaning: "
+    "only differences between clips say which one listeners would rather hear."
+)
 PASTE = "From “Copy settings”, or the contents of a downloaded settings file."
 
 BAR_HEIGHTS = (4, 8, 14, 9, 20, 28, 16, 24, 12, 18, 26, 30, 20, 11, 17, 8, 13, 6, 9, 4)
@@ -73,6 +86,39 @@ def progress(tick: Progress, finished: int, variations: int) -> str:
 def done(clips: int) -> str:
     noun = "Clip" if clips == 1 else f"{clips} clips"
     return _state(f"{noun} ready.", "full")
+
+
+def scoring(done: int, total: int) -> str:
+    """Files of a run that are done, failed ones among them."""
+    if done == 0:
+        return _running("Loading the weights", None)
+    return _running("Scoring", done / total, f"{done} of {total} files")
+
+
+def scored(good: int, bad: int) -> str:
+    noun = "File" if good == 1 else f"{good} files"
+    failures = f" {bad} could not be scored; see why below." if bad else ""
+    return _state(((f"{noun} scored." if good else "") + failures).strip(), "full" if good else "")
+
+
+def stopped_scoring(done: int) -> str:
+    shown = "Scores that were finished are shown. " if done else ""
+    return _state(f"Stopped. {shown}The uploads are deleted.")
+
+
+def stopping_script(elem_id: str) -> str:
+    """JavaScript that says at once, in the state of a run, that it is being stopped.
+
+    Said by the page itself: an answer to the click could arrive after the run's own last words.
+    """
+    return (
+        f"() => {{ const line = document.querySelector('#{elem_id} [role=status]');"
+        " if (line) line.textContent = 'Stopping …'; }"
+    )
+
+
+def stopped_choosing() -> str:
+    return _state("Stopped before the clips were compared; none is kept.")
 
 
 def stopped() -> str:
