@@ -25,7 +25,6 @@ names.
 
 from __future__ import annotations
 
-import hmac
 import io
 import logging
 import re
@@ -312,12 +311,8 @@ def _listener_routes(store: Store) -> APIRouter:
 
 
 def _admin_routes(store: Store, results: Path) -> APIRouter:
-    expected = store.settings.admin_token
-
     def admin(authorization: Annotated[str | None, Header()] = None) -> None:
-        given = bearer_token(authorization).encode("utf-8")
-        if not hmac.compare_digest(given, expected.encode("utf-8")):
-            raise Unauthorised("this is not the admin token")
+        store.settings.check_admin(bearer_token(authorization))
 
     routes = APIRouter(dependencies=[Depends(admin)])
 
@@ -328,6 +323,10 @@ def _admin_routes(store: Store, results: Path) -> APIRouter:
     @routes.get("/studies/{slug}")
     def overview(slug: str) -> dict[str, Any]:
         return store.reading.overview(slug)
+
+    @routes.get("/studies/{slug}/definition")
+    def definition(slug: str) -> dict[str, str]:
+        return store.reading.definition(slug)
 
     @routes.post("/studies/{slug}/status")
     def move(slug: str, body: StateBody) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount
 
+from ttmpref.study.admin_page import admin_routes
 from ttmpref.study.page import ADDRESS, build_page
 from ttmpref.study.settings import StudySettings
 from ttmpref.types import TtmprefError
@@ -92,7 +93,7 @@ class LateApi:
 def routes(api: Any) -> list[BaseRoute]:
     """Where an ASGI app that is the API, and the page that uses it, belong."""
     page = build_page(os.environ.get("SPACE_ID"))
-    return [Mount(PREFIX, api), Mount(ADDRESS, page)]
+    return [Mount(PREFIX, api), Mount(ADDRESS, page), *admin_routes()]
 
 
 def mount(app: Any, store: Store, results: Path = DEFAULT_RESULTS) -> None:

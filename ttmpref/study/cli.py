@@ -386,6 +386,8 @@ def _print_build(built: Build) -> None:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_words(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_words, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -394,6 +396,6 @@ def _print_facts(facts: dict[str, str]) -> None:
 
 
 def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    from ttmpref.cli import print_table
+    from ttmpref.cli.output import print_table
 
     print_table(rows)

@@ -13,14 +13,17 @@ Everything comes from the environment and is read here alone:
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ttmpref.study.errors import Unauthorised
 from ttmpref.types import ConfigError
 
+ADMIN_TOKEN = "TTMPREF_ADMIN_TOKEN"
 SECRET_FILE = "secret.key"
 DATABASE_FILE = "studies.sqlite3"
 SHORTEST_TOKEN = 16
@@ -64,10 +67,10 @@ class StudySettings:
         default = Path.home() / ".local" / "share" / "ttmpref"
         data_dir = Path(environment.get("TTMPREF_DATA_DIR") or default).expanduser().absolute()
         secret = environment.get("TTMPREF_SECRET")
-        token = environment.get("TTMPREF_ADMIN_TOKEN") or None
+        token = environment.get(ADMIN_TOKEN) or None
         if token is not None and len(token) < SHORTEST_TOKEN:
             raise ConfigError(
-                f"TTMPREF_ADMIN_TOKEN has {len(token)} characters; {SHORTEST_TOKEN} or more"
+                f"{ADMIN_TOKEN} has {len(token)} characters; {SHORTEST_TOKEN} or more"
             )
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,12 @@ class StudySettings:
     @property
     def uses_sqlite(self) -> bool:
         return self.database_url.startswith(SQLITE_PREFIX)
+
+    def check_admin(self, token: str) -> None:
+        """Raise `Unauthorised` unless this is the admin token; it takes as long for any other."""
+        expected = self.admin_token
+        if expected is None or not hmac.compare_digest(token.encode(), expected.encode()):
+            raise Unauthorised("this is not the admin token")
 
     def storage_warning(self) -> str | None:
         """Why answers might not outlast this machine, or None."""

@@ -6,7 +6,7 @@ Each function reads one state of the database, so an export taken in the middle 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 from ttmpref.study.definition import Definition, EvalueStopping, FixedStopping, sides
 from ttmpref.study.store import audit, tables
 from ttmpref.study.store.context import Context, StudyView
-from ttmpref.study.store.studies import find
+from ttmpref.study.store.studies import find, next_states
 
 Row = dict[str, Any]
 
@@ -120,6 +120,7 @@ class Reading:
                 "study": view.definition.slug,
                 "version": view.definition.version,
                 "status": study.status,
+                "can_become": next_states(study.status),
                 "definition_sha256": study.definition_sha256,
                 "participants": _grouped(connection, tables.participant.c.status, study.id),
                 "trials": _grouped(connection, tables.trial.c.state, study.id),
@@ -127,11 +128,22 @@ class Reading:
                 "votes": sum(row.n_valid for row in counters.values()),
                 "wanted": sum(view.pairs[key].target for key in counters),
                 "pairs": _pair_balance(view, counters),
+                "coverage": _coverage(counters),
                 "contrasts": _contrasts(view, counters),
                 "stopping": stopping(connection, view),
                 "leaks": json.loads(study.leaks),
                 "storage_warning": self._context.settings.storage_warning(),
             }
+
+    def definition(self, slug: str) -> dict[str, str]:
+        """The definition as it was written, and its hash.
+
+        Raises:
+            NotFound: there is no such study.
+        """
+        with self._context.database.read() as connection:
+            study = find(connection, slug)
+            return {"yaml": study.definition_yaml, "sha256": study.definition_sha256}
 
 
 def stopping(connection: Connection, view: StudyView) -> dict[str, Any]:
@@ -139,9 +151,7 @@ def stopping(connection: Connection, view: StudyView) -> dict[str, Any]:
     rule, person = view.definition.stopping, tables.participant
     if isinstance(rule, FixedStopping):
         completed = connection.scalar(
-            select(func.count()).where(
-                person.c.study_id == view.id, person.c.status == "completed"
-            )
+            select(func.count()).where(person.c.study_id == view.id, person.c.status == "completed")
         )
         done = {"completed": completed, "wanted": rule.participants}
         return {"rule": rule.rule, **done, "stop": completed >= rule.participants}
@@ -228,9 +238,18 @@ def _pair_balance(view: StudyView, counters: dict[int, Any]) -> dict[str, int]:
     }
 
 
+def _coverage(counters: dict[int, Any]) -> dict[int, int]:
+    """How many main pairs have so many votes."""
+    return dict(sorted(Counter(row.n_valid for row in counters.values()).items()))
+
+
 def _contrasts(view: StudyView, counters: dict[int, Any]) -> list[Row]:
-    """Votes of each pair of systems; who won is for the report."""
-    votes: Counter[tuple[str, str]] = Counter()
+    """Of each pair of systems: votes, presentations, and in how many of those the first one was
+    clip A; who won is for the report.
+    """
+    sums: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for key, row in counters.items():
-        votes[_systems_of(view, key, True)] += row.n_valid
-    return [{"first": a, "second": b, "votes": n} for (a, b), n in sorted(votes.items())]
+        sums[_systems_of(view, key, True)].update(
+            votes=row.n_valid, assigned=row.n_assigned, first_on_a=row.n_lo_on_a
+        )
+    return [{"first": a, "second": b, **found} for (a, b), found in sorted(sums.items())]

@@ -86,8 +86,8 @@ class Studies:
         with self._context.database.write() as connection:
             row = find(connection, slug)
             before = lock_study(connection, row.id)
-            if before not in TRANSITIONS.get(status, ()):
-                accepted = [to for to, origins in TRANSITIONS.items() if before in origins]
+            accepted = next_states(before)
+            if status not in accepted:
                 raise Conflict(
                     f"{slug} is {before}; it can become {' or '.join(accepted) or 'nothing else'}"
                 )
@@ -135,17 +135,19 @@ class Studies:
                 audit.append(connection, row.id, self._context.clock(), actor, "unblind", slug)
 
     def list(self) -> list[dict[str, Any]]:
-        """All studies, newest version of each slug first."""
+        """All studies, newest version of each slug first, and when each may be revealed."""
         study, vote = tables.study, tables.vote
         votes = select(func.count()).where(vote.c.study_id == study.c.id).scalar_subquery()
-        columns = ("slug", "version", "title", "status", "opened_at", "closed_at")
+        columns = (
+            "slug", "version", "title", "status", "opened_at", "closed_at", "definition_json",
+        )  # fmt: skip
         with self._context.database.read() as connection:
             rows = connection.execute(
                 select(*(study.c[name] for name in columns), votes.label("votes")).order_by(
                     study.c.slug, study.c.version.desc()
                 )
             )
-            return [dict(row._mapping) for row in rows]
+            return [_listed(dict(row._mapping)) for row in rows]
 
     def running(self, slug: str) -> StudyView:
         """The study that listeners of a slug take part in.
@@ -165,6 +167,11 @@ class Studies:
         with self._context.database.read() as connection:
             study_id = find(connection, slug).id
         return audit.verify(self._context, study_id)
+
+
+def next_states(status: str) -> list[str]:
+    """What a study of this status can become."""
+    return [to for to, origins in TRANSITIONS.items() if status in origins]
 
 
 def find(connection: Connection, slug: str) -> Row[Any]:
@@ -191,6 +198,12 @@ def refuse_unless_open(status: str) -> None:
         raise Conflict("the study is paused; please come back later", "paused")
     if status != "open":
         raise Gone("the study has ended", "closed")
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the list: of the definition only what decides who may see results."""
+    reveal = json.loads(row.pop("definition_json"))["reveal"]
+    return {**row, "reveal": reveal}
 
 
 def _set_status(study_id: int, status: str, **times: int) -> Any:
@@ -277,9 +290,7 @@ def _insert_parts(
     )
 
 
-def _insert_all(
-    connection: Connection, table: Any, rows: Any
-) -> list[tuple[dict[str, Any], int]]:
+def _insert_all(connection: Connection, table: Any, rows: Any) -> list[tuple[dict[str, Any], int]]:
     """Insert rows one by one, so that their ids rise in their order; each with its id."""
     return [
         (row, connection.execute(table.insert().values(**row)).inserted_primary_key[0])
