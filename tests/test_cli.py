@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import PRESET
 from ttmpref import audio
-from ttmpref.cli import main, output_paths
+from ttmpref.cli import main
+from ttmpref.cli.output import output_paths
 from ttmpref.studio import Studio
 
 HEAVY = ("torch", "scipy", "transformers", "gradio", "pydantic", "soundfile")
@@ -66,8 +67,7 @@ def test_help_answers_within_a_second_of_processor_time():
 
 def test_listing_presets_does_not_import_torch():
     code = (
-        "import sys; from ttmpref.cli import main; main(['presets']);"
-        "print('torch' in sys.modules)"
+        "import sys; from ttmpref.cli import main; main(['presets']);print('torch' in sys.modules)"
     )
     assert in_a_process("-c", code).stdout.strip().endswith("False")
 

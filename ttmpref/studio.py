@@ -217,7 +217,7 @@ class Studio:
         from ttmpref.reward.best_of_n import Plan, choose
 
         self._check(request)
-        self._check_scoring()
+        self.check_scoring()
 
         def score(clips: Sequence[Clip], prompts: Sequence[str]) -> list[RewardScore]:
             return self.score(clips, prompts, timeline=False)
@@ -323,8 +323,8 @@ class Studio:
             return str(error)
         return None
 
-    def _check_scoring(self) -> None:
-        """Raise unless this preset can score clips."""
+    def check_scoring(self) -> None:
+        """Raise `MissingWeights` with the reason unless this preset can score clips."""
         missing = self.scoring_missing()
         if missing is not None:
             raise MissingWeights(f"clips cannot be scored: {missing}")
@@ -470,7 +470,7 @@ class Studio:
         Raises:
             MissingWeights: the preset cannot score; the message is the reason.
         """
-        self._check_scoring()
+        self.check_scoring()
         listening = listening or self.preset.ranker.listening
         return self._part(listening, lambda: self._build_scorer(self.preset.ranker, listening))
 
