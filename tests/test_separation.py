@@ -10,6 +10,7 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import load_file, save_file
 
+from benchmarks.separation import compare
 from ttmpref.config import SeparatorConfig, load_preset
 from ttmpref.protocols import Separator
 from ttmpref.separation import Bag, DemucsSeparator, read_bag, write_bag
@@ -250,3 +251,8 @@ def test_a_generated_clip_went_through_the_presets_separator(tiny_preset, tmp_pa
     ]
     assert not np.allclose(clips[0].clip.waveform, clips[1].clip.waveform, atol=1e-2)
     assert f"{tmp_path}/one.safetensors" in clips[1].provenance["weights"]
+
+
+def test_the_benchmark_compares_ways_that_do_the_same():
+    plain, ours, ratio, apart = compare([hdemucs(seed=1), hdemucs(seed=2)], 1.0, music(), rounds=1)
+    assert ratio.value == plain.value / ours.value and apart.value < 1e-5

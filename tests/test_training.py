@@ -27,12 +27,14 @@ from training.recipe import (
     BackboneRecipe,
     ClapRecipe,
     MusicEncoderRecipe,
+    SeparatorRecipe,
     TextEncoderRecipe,
     TokenizerRecipe,
     VAERecipe,
     VocoderRecipe,
     load_recipe,
 )
+from training.separator import SeparatorJob
 from training.text import TARGETS, TextEncoderJob, train_tokenizer
 from ttmpref.config import ConfigError, MusicEncoderConfig, Preset, load_preset
 
@@ -109,6 +111,8 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
         **step, seconds=0.2, convolutions=((8, 8, 4), (16, 8, 4)), layers=1, heads=2, hidden=16
     )
     vocoder = VocoderRecipe(**step, latents=12, audio_from=1, adversarial_from=3)
+    separator = SeparatorRecipe(**step, seconds=0.15, segment=1.0, channels=4, depth=4, n_fft=256)
+    voices = (rng.normal(size=(2, 3, 9_000)) * 3_000).astype(np.int16)
     return {
         "text_encoder": lambda: TextEncoderJob(
             TextEncoderRecipe(**step, layers=1, heads=2, hidden=16), tiny.text_encoder, tokenizer
@@ -120,10 +124,11 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
         "baseline": lambda: BaselineJob(
             BackboneRecipe(**step), tiny.backbone, (split, split), empty
         ),
+        "separator": lambda: SeparatorJob(separator, corpora, tuple(voices)),
     }
 
 
-JOB_NAMES = ("text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline")
+JOB_NAMES = ("text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline", "separator")
 
 
 def tensors(job: Job) -> dict[str, torch.Tensor]:
