@@ -18,7 +18,7 @@ from ttmpref.cli import main
 from ttmpref.config import load_preset
 from ttmpref.fetch.convert import read_checkpoint
 from ttmpref.fetch.download import ATTEMPTS, address_of, download
-from ttmpref.fetch.fetcher import fetch, records
+from ttmpref.fetch.fetcher import fetch
 from ttmpref.fetch.laion import TOKENIZER_FILES, renamed
 from ttmpref.fetch.plan import Plan, Source, plan_for, remote_uris
 from ttmpref.types import ConfigError, DamagedWeights, FetchError, InvalidRequest, OutputError
@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_in_place(site, tmp_path):
     os.symlink("/dev/full", staging / "model.bin.part")  # every write: no space left on device
     with pytest.raises(OutputError, match="model.bin.part: cannot be written .No space left"):
         fetch(plan_of(wanted), None, ignore)
-    assert not assets.expected_path(wanted.uri).exists() and records() == {}
+    assert not assets.expected_path(wanted.uri).exists() and assets.fetched() == {}
 
 
 def test_a_plan_larger_than_the_disk_is_not_begun(site, monkeypatch):
@@ -159,7 +159,7 @@ def test_a_wrong_checksum_removes_the_download_and_places_nothing(site):
     wrong = source(model__bin={"sha256": "0" * 64})
     with pytest.raises(DamagedWeights, match="expected 0000.*the download was removed"):
         fetch(plan_of(wrong), None, ignore)
-    assert not assets.expected_path(wrong.uri).exists() and records() == {}
+    assert not assets.expected_path(wrong.uri).exists() and assets.fetched() == {}
     left = [p for p in (assets.cache_folder() / "downloads").rglob("*") if p.is_file()]
     assert left == []
 
@@ -172,13 +172,30 @@ def test_a_stated_checksum_is_compared_and_another_is_recorded(site, kind):
     fetch(plan_of(wanted), None, ignore)
     folder = assets.locate(wanted.uri)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.bin"]
-    entry = records()[wanted.uri]
+    entry = assets.fetched()[wanted.uri]
     assert entry["downloaded"] == {
         "hf://org/repo/model.bin": hashlib.sha256(DATA).hexdigest(),
         "hf://org/repo/config.json": hashlib.sha256(b"{}").hexdigest(),
     }
     assert entry["placed"] == assets.hashes(wanted.uri)
     assert not list((assets.cache_folder() / "downloads").iterdir())
+
+
+def test_what_changed_since_it_was_fetched_is_damaged(site):
+    on_hub(site, model__bin=DATA, config__json=b"{}")
+    wanted = source(model__bin={}, config__json={})
+    fetch(plan_of(wanted), None, ignore)
+    assets.verify(wanted.uri)
+    (assets.locate(wanted.uri) / "config.json").write_bytes(b"{ }")
+    with pytest.raises(DamagedWeights, match="org/repo/config.json is damaged.*fetch it again"):
+        assets.verify(wanted.uri)
+
+
+def test_a_record_that_is_not_json_is_said_in_one_line(site):
+    assets.cache_folder().mkdir()
+    (assets.cache_folder() / assets.FETCHED).write_text("{")
+    with pytest.raises(DamagedWeights, match="fetched.json: not JSON"):
+        assets.fetched()
 
 
 def test_two_fetches_at_once_do_not_get_in_each_others_way(site):

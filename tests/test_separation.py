@@ -254,5 +254,10 @@ def test_a_generated_clip_went_through_the_presets_separator(tiny_preset, tmp_pa
 
 
 def test_the_benchmark_compares_ways_that_do_the_same():
-    plain, ours, ratio, apart = compare([hdemucs(seed=1), hdemucs(seed=2)], 1.0, music(), rounds=1)
-    assert ratio.value == plain.value / ours.value and apart.value < 1e-5
+    models = [hdemucs(seed=1), hdemucs(seed=2)]
+    figures = {figure.name: figure for figure in compare(models, 1.0, music(), rounds=1)}
+    for precision, tolerance in (("fp32", 1e-5), ("bf16", 0.05)):
+        seconds = figures[f"three passes here, {precision}"].value
+        ratio = figures[f"bare calls / passes, {precision}"].value
+        assert ratio == figures["three bare calls"].value / seconds
+        assert figures[f"relative difference without shifts, {precision}"].value < tolerance

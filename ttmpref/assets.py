@@ -5,7 +5,8 @@ The only file that knows URIs and cache folders. Four kinds of URI:
 - `asset://demo/x`: bundled, `<repository>/assets/demo/x` (TTMPREF_ASSETS replaces `assets`),
   checked against `assets/demo/manifest.json`;
 - `hf://org/repo/file` and `https://host/path`: a copy in the cache folder (TTMPREF_CACHE, else
-  `~/.cache/ttmpref`), under `hf/org/repo/file` and `https/host/path`;
+  `~/.cache/ttmpref`), under `hf/org/repo/file` and `https/host/path`, checked against the record
+  `fetched.json` of what `ttmpref.fetch` placed there;
 - anything else: a path as it stands.
 
 Nothing downloads by itself and nothing is unpickled: tensors are safetensors only.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
+FETCHED = "fetched.json"
 
 
 def assets_folder() -> Path:
@@ -119,9 +121,9 @@ def _sha256(path: Path, modified_ns: int, size: int) -> str:
 
 
 def verify(uri: str) -> None:
-    """Compare a bundled file, or every file of a bundled folder, with its set's manifest.
+    """Compare a file, or every file of a folder, with its set's manifest or the record of fetching.
 
-    Other URIs carry no checksums yet and pass when they exist.
+    What was placed by hand has no checksums and passes when it exists.
 
     Raises:
         MissingWeights: the file, or one the manifest lists inside the folder, is absent.
@@ -129,7 +131,7 @@ def verify(uri: str) -> None:
     """
     path = locate(uri)
     if not uri.startswith("asset://"):
-        return
+        return _compare_fetched(uri)
     set_name, _, inside = uri.removeprefix("asset://").partition("/")
     listed = manifest(set_name)
     names = [name for name in listed if name == inside or name.startswith(f"{inside}/")]
@@ -138,6 +140,35 @@ def verify(uri: str) -> None:
     for name in names:
         file = path if name == inside else path / name.removeprefix(f"{inside}/")
         _compare(f"asset://{set_name}/{name}", file, listed[name])
+
+
+def _compare_fetched(uri: str) -> None:
+    """Raise unless a fetched URI's files have the hashes of when they were placed."""
+    placed = fetched().get(uri, {}).get("placed")
+    if placed is None:
+        return
+    now = hashes(uri)
+    changed = sorted(name for name in {**placed, **now} if placed.get(name) != now.get(name))
+    if changed:
+        raise DamagedWeights(
+            f"{changed[0]} is damaged: it is not what was fetched; remove {locate(uri)} and fetch"
+            " it again"
+        )
+
+
+def fetched() -> dict[str, dict[str, Any]]:
+    """What the record of fetching says of every URI; empty where nothing was fetched.
+
+    Raises:
+        DamagedWeights: the record is not JSON.
+    """
+    path = cache_folder() / FETCHED
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedWeights(f"{path}: not JSON ({error}); remove it to start anew") from None
 
 
 def _compare(uri: str, file: Path, entry: dict[str, Any]) -> None:

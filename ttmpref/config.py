@@ -20,6 +20,7 @@ from ttmpref.types import (
     ConfigError,
     Listening,
     LoudnessMode,
+    Precision,
     SeparationMode,
     Settings,
     WindowPolicy,
@@ -279,6 +280,7 @@ class RankerConfig(FrozenConfig):
         window: which stretch of a longer clip CLAP hears; MERT hears all of it.
         band: "16k" removes what is above 8 kHz first, as the released features were made.
         seed: of the window policy "random".
+        notes: whose preferences the heads learned, in a sentence for the page.
     """
 
     layout: Literal["clap_mert", "clap_audio"] = "clap_mert"
@@ -288,6 +290,7 @@ class RankerConfig(FrozenConfig):
     window: WindowPolicy = "centre"
     band: BandPolicy = "full"
     seed: int = Field(0, ge=0)
+    notes: str = ""
 
     @property
     def listening(self) -> Listening:
@@ -304,6 +307,8 @@ class SeparatorConfig(FrozenConfig):
         mode: "sum" adds the other sources up; "residual" takes the removed ones off the clip, so
             that all which is not recognised stays; "reference" is the authors' script: the sum,
             made mono, at a sample peak of 0.95 after every pass.
+        precision: of the networks' products; "bf16" is nearly twice as fast on a processor that
+            has it, and off by about half a percent (`benchmarks/separation.py` measures both).
     """
 
     kind: Literal["demucs"] = "demucs"
@@ -312,6 +317,7 @@ class SeparatorConfig(FrozenConfig):
     remove: tuple[str, ...] = Field(("vocals",), min_length=1)
     passes: int = Field(3, ge=1, le=10)
     mode: SeparationMode = "sum"
+    precision: Precision = "fp32"
 
 
 class StageConfig(FrozenConfig):

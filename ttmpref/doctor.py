@@ -149,7 +149,8 @@ def _weights(uri: str) -> Finding:
     try:
         assets.verify(uri)
         megabytes = sum(path.stat().st_size for path in assets.files_of(uri).values()) / 1e6
-        checked = "checksums agree" if uri.startswith("asset://") else "present, no checksum known"
+        known = uri.startswith("asset://") or uri in assets.fetched()
+        checked = "checksums agree" if known else "present, no checksum known"
         return Finding(True, uri, f"{megabytes:.1f} MB, {checked}")
     except TtmprefError as error:
         return Finding(False, uri, str(error))

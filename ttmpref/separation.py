@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from ttmpref import assets
 from ttmpref.audio import cut_or_pad, resample, write_files
 from ttmpref.config import FrozenConfig, SeparatorConfig, read_yaml, validated
-from ttmpref.types import Clip, ConfigError, DamagedWeights, InvalidRequest
+from ttmpref.types import Clip, ConfigError, DamagedWeights, InvalidRequest, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +108,16 @@ class Bag:
         return cls(frozen, table / table.sum(0), sources, sample_rate, channels)
 
     @torch.inference_mode()
-    def estimates(self, mix: Tensor) -> Tensor:
-        """(B, A, S) at `sample_rate`, S >= 1, to the sources (B, K, A, S)."""
+    def estimates(self, mix: Tensor, precision: Precision = "fp32") -> Tensor:
+        """(B, A, S) at `sample_rate`, S >= 1, to the sources (B, K, A, S), float32 both.
+
+        Args:
+            precision: of the networks' products; sums and spectra stay in fp32.
+        """
         total = 0.0
-        for model, weights in zip(self.models, self.weights, strict=True):
-            total = total + weights.to(mix)[:, None, None] * _estimates(model, mix)
+        with torch.autocast(mix.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            for model, weights in zip(self.models, self.weights, strict=True):
+                total = total + weights.to(mix)[:, None, None] * _estimates(model, mix)
         return total
 
 
@@ -209,7 +214,7 @@ class DemucsSeparator:
         """Every source, of the clip's rate, channels and length; one pass, no gain."""
         if clip.samples == 0:
             return dict.fromkeys(self.sources, clip)
-        estimates = self._bag.estimates(self._given(clip))  # (B, K, A, S)
+        estimates = self._bag.estimates(self._given(clip), self._config.precision)  # (B, K, A, S)
         found = zip(self.sources, estimates.unbind(1), strict=True)
         return {name: self._returned(waveform, clip) for name, waveform in found}
 
@@ -230,7 +235,7 @@ class DemucsSeparator:
 
     def _passed(self, mix: Tensor) -> Tensor:
         """(B, A, S) without the sources to remove, by one pass."""
-        estimates = self._bag.estimates(mix)
+        estimates = self._bag.estimates(mix, self._config.precision)
         if self._config.mode == "residual":
             return mix - estimates[:, self._removed].sum(1)
         kept = estimates[:, ~self._removed].sum(1)

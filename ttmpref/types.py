@@ -28,6 +28,7 @@ WindowPolicy = Literal["centre", "first", "mean", "random"]
 BandPolicy = Literal["full", "16k"]
 LoudnessMode = Literal["limiter", "reference"]
 SeparationMode = Literal["sum", "residual", "reference"]
+Precision = Literal["fp32", "bf16"]
 SOLVERS: tuple[Solver, ...] = ("euler", "heun")
 GUIDANCE_SCHEDULES: tuple[GuidanceSchedule, ...] = ("constant", "anneal", "interval")
 WINDOW_POLICIES: tuple[WindowPolicy, ...] = ("centre", "first", "mean", "random")

@@ -24,7 +24,6 @@ from ttmpref.fetch.download import download
 from ttmpref.fetch.plan import Plan, RemoteFile, Source
 from ttmpref.types import DamagedWeights, FetchError, InvalidRequest, OutputError
 
-RECORD = "fetched.json"
 LOCK = "fetch.lock"
 CONVERTED_COPIES = 2  # a download and what it becomes lie side by side for a while
 
@@ -165,21 +164,6 @@ def _removed(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def records() -> dict[str, dict[str, object]]:
-    """What `fetched.json` says of every fetched URI; empty where nothing was fetched.
-
-    Raises:
-        DamagedWeights: the record is not JSON.
-    """
-    path = assets.cache_folder() / RECORD
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DamagedWeights(f"{path}: not JSON ({error}); remove it to start anew") from None
-
-
 def _record(source: Source, hashes: dict[str, str]) -> None:
     """Note origin and hashes of what was placed under a source's URI."""
     entry = {
@@ -188,5 +172,5 @@ def _record(source: Source, hashes: dict[str, str]) -> None:
         "placed": assets.hashes(source.uri),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-    text = json.dumps({**records(), source.uri: entry}, indent=1, sort_keys=True) + "\n"
-    write_files({assets.cache_folder() / RECORD: text.encode("utf-8")})
+    text = json.dumps({**assets.fetched(), source.uri: entry}, indent=1, sort_keys=True) + "\n"
+    write_files({assets.cache_folder() / assets.FETCHED: text.encode("utf-8")})
