@@ -266,6 +266,16 @@ def test_unavailable_stages_say_why(visitor: Visit) -> None:
     assert "Lost:" in reasons
 
 
+def test_without_a_ranker_scoring_is_off_and_says_why(visitor: Visit) -> None:
+    page = visitor.page
+    assert page.get_by_label("Choose the best by reward").is_disabled()
+    reason = "Clips cannot be scored here: Preset 'tiny' has no ranker."
+    assert reason in page.locator("#best-of").inner_text()
+    page.get_by_role("tab", name="Score").click()
+    page.locator("#score-ask").get_by_text(reason).wait_for()
+    assert page.locator("#score-start").is_disabled()
+
+
 def test_the_keyboard_alone_is_enough(visitor: Visit) -> None:
     page = visitor.page
     page.focus("#prompt textarea")

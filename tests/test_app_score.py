@@ -6,7 +6,9 @@ import base64
 import csv
 import io
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import gradio as gr
@@ -208,6 +210,30 @@ def test_an_error_of_the_model_is_a_sentence_and_deletes_the_uploads(
     assert [p for p in folder.path.rglob("*") if p.is_file()] == []
 
 
+def test_uploads_that_nobody_scored_go_when_they_are_old(folder, tmp_path) -> None:
+    old, new = (Path(upload(folder, name, b"sound")) for name in ("old.wav", "new.wav"))
+    leftover = folder.path / "tmpleft"  # the empty file that Gradio makes of every upload
+    leftover.touch()
+    aged = time.time() - clips.MAX_AGE_SECONDS - 60
+    for path in (old.parent, leftover):
+        os.utime(path, (aged, aged))
+    folder.forget_old()
+    assert list(folder.path.iterdir()) == [new.parent]
+
+
+def test_the_page_says_whose_preferences_the_reward_learned(scoring_preset, tmp_path) -> None:
+    path = tmp_path / "said.yaml"
+    text = scoring_preset.read_text()
+    path.write_text(text.replace("ranker: {", 'ranker: {notes: "Learned from <robots>.", '))
+    with gr.Blocks(analytics_enabled=False) as app:
+        score.build_score_tab(Studio.open(str(path), "cpu"), clips.ClipFolder())
+    assert any("Learned from &lt;robots&gt;." in str(block.value) for block in html_blocks(app))
+
+
+def html_blocks(app: gr.Blocks) -> list[gr.HTML]:
+    return [block for block in app.blocks.values() if isinstance(block, gr.HTML)]
+
+
 def test_only_what_lies_in_an_upload_folder_is_deleted(folder, tmp_path) -> None:
     kept = folder.path / "clips" / "token" / "clip.wav"
     kept.parent.mkdir(parents=True)
@@ -257,8 +283,8 @@ def test_where_nothing_can_be_scored_the_tab_says_why_and_what_to_do(
     for preset, said in ((path, "lost.safetensors is missing"), (tiny_preset, "has no ranker")):
         with gr.Blocks(analytics_enabled=False) as app:
             score.build_score_tab(Studio.open(str(preset), "cpu"), clips.ClipFolder())
-        said_there = [b.value for b in app.blocks.values() if isinstance(b, gr.HTML) and b.value]
-        assert any(words.NO_SCORING in text and said in text for text in said_there)
+        shown = [str(block.value) for block in html_blocks(app)]
+        assert any(words.NO_SCORING in text and said in text for text in shown)
         buttons = {b.value: b.interactive for b in app.blocks.values() if isinstance(b, gr.Button)}
         assert buttons == {"Score": False, "Cancel": False}
 

@@ -96,6 +96,16 @@ def test_what_is_no_audio_is_refused_in_one_line(tmp_path, content, said):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".flac", ""])
+def test_a_false_format_is_called_so_whatever_the_suffix(tmp_path, suffix):
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(b"no audio")
+    with pytest.raises(UnreadableAudio) as caught:
+        audio.read_clip(path)
+    reason = str(caught.value).removeprefix(f"{path}: cannot be decoded as audio ").lower()
+    assert reason == "(format not recognised)"
+
+
 def test_a_folder_or_pipe_is_never_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for path in (tmp_path, tmp_path / "pipe.wav"):

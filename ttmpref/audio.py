@@ -71,8 +71,13 @@ def decoding(path: Path, max_seconds: float) -> Iterator[tuple[int, Iterator[np.
             _check_header(path, source, max_seconds)
             yield source.samplerate, _blocks(path, source, max_seconds)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableAudio(f"{path}: cannot be decoded as audio ({reason})") from None
+        raise UnreadableAudio(f"{path}: cannot be decoded as audio ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """What the decoder says, without the path; of a false MP3 it says that there is no file."""
+    said = " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".")
+    return "format not recognised" if said.startswith("File does not exist") else said
 
 
 def check_file(path: Path) -> None:

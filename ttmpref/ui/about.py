@@ -25,6 +25,9 @@ WORDS = """
 - **Guidance w**: how closely the clip follows the words, compared with music for no words at all.
 - **Steps** and **solver**: the clip starts as noise and is brought into shape in this many steps.
 - **Stage**: one step of the training chain. Later stages start from the weights of earlier ones.
+- **Reward**: how much listeners would like a clip, learned from which of two clips they chose. Only
+  differences mean something: of two clips 1 apart, the higher is preferred in 73 of 100 choices, as
+  far as the reward is right.
 - **LUFS**: loudness as people perceive it, averaged over the clip. **dBTP**: the highest level the
   sound reaches after conversion to analogue; below 0 nothing clips.
 """

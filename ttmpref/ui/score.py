@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from html import escape
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,10 @@ def build_score_tab(studio: Studio, folder: ClipFolder) -> None:
         with gr.Column(elem_id="score-ask"):
             if missing is not None:
                 gr.HTML(words.failed(f"{words.NO_SCORING}: {sentence(missing)}"), js_on_load=None)
+            elif studio.preset.ranker.notes:
+                gr.HTML(
+                    f'<p class="soft">{escape(studio.preset.ranker.notes)}</p>', js_on_load=None
+                )
             files = gr.File(
                 label="Audio or video", file_count="multiple", file_types=list(UPLOAD_SUFFIXES),
                 elem_id="uploads", height=170,

@@ -223,7 +223,7 @@ def _figure(x: str, y: str) -> go.Figure:
     return go.Figure(
         layout={
             "height": FIGURE_HEIGHT,
-            "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
+            "margin": {"l": 56, "r": 12, "t": 76, "b": 48},  # the plot's label lies in a corner
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"color": "#7d8783"},
