@@ -158,7 +158,7 @@ def weights_of(preset: Preset, parts: Iterable[str]) -> dict[str, str]:
     """SHA-256 of every file of the named parts, by URI.
 
     Args:
-        parts: of "text_encoder", "clap", "autoencoder", "backbone", "ranker".
+        parts: of "text_encoder", "clap", "autoencoder", "backbone", "ranker", "separator".
     """
     stage = preset.stage(preset.sampling.stage)
     uris = {
@@ -167,6 +167,7 @@ def weights_of(preset: Preset, parts: Iterable[str]) -> dict[str, str]:
         "autoencoder": (preset.autoencoder.vae_weights, preset.autoencoder.vocoder.weights),
         "backbone": (stage.weights,),
         "ranker": (*preset.reward_encoders, *preset.reward_heads),
+        "separator": () if preset.separator is None else (preset.separator.folder,),
     }
     hashes: dict[str, str] = {}
     for part in parts:

@@ -13,8 +13,8 @@ from benchmarks.common import figure_row, parse_setting
 from ttmpref.audio import write_files
 
 ORDER = (
-    "latency", "separation", "round_trip", "retrieval", "prompt_following", "musicality",
-    "ranker_training", "ranker", "scoring", "study_statistics", "study_load",
+    "latency", "separation", "separator", "round_trip", "retrieval", "prompt_following",
+    "musicality", "ranker_training", "ranker", "scoring", "study_statistics", "study_load",
 )  # fmt: skip
 PAGE = "README.md"
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.separator import figures_of
 from training import voices as module
 from training.data import CORPUS_RATE, INT16, Corpus
 from training.recipe import SeparatorRecipe, VoicesRecipe
-from training.separator import BAG, FLOOR_DB, SeparatorJob, thresholded_snr_loss
+from training.separator import BAG, FLOOR_DB, SeparatorJob, Sounds, thresholded_snr_loss
 from training.voices import (
     BANDWIDTHS,
     LEVEL,
@@ -67,7 +68,8 @@ def job():
     def build(**changes):
         corpus = Memory(noise(4, 20_000, 0.1))
         sung = noise(3, 20_000, 0.05, seed=1)
-        return SeparatorJob(recipe_of(**changes), (corpus, corpus), (sung, sung))
+        sounds = Sounds(corpus, sung)
+        return SeparatorJob(recipe_of(**changes), (sounds, sounds))
 
     return build
 
@@ -195,3 +197,17 @@ def test_what_is_exported_is_a_bag_of_the_averaged_network(job, tmp_path):
     )
     found = DemucsSeparator(config, bag).instrumental(clip)
     assert np.isfinite(si_sdr(found.waveform, clip.waveform))
+
+
+def test_the_benchmark_counts_what_a_pass_gains_and_what_music_alone_suffers():
+    class Scaled:
+        """Adds a little of what was, backwards, to every clip: one known error for all."""
+
+        def instrumental(self, clip):
+            return Clip(clip.waveform + 0.01 * clip.waveform[:, ::-1], clip.sample_rate)
+
+    sounds = Sounds(Memory(noise(4, 20_000, 0.1)), noise(3, 20_000, 0.05, seed=1))
+    gain, alone, taken = figures_of(Scaled(), recipe_of(voiceless=0.5), sounds, 12, 0.2)
+    assert gain.value == pytest.approx(0.0, abs=0.1) and gain.met is False
+    assert alone.value == pytest.approx(40.0, abs=0.5)
+    assert taken.met and taken.note == "0.2 s of stereo, median"

@@ -34,7 +34,7 @@ from training.recipe import (
     VocoderRecipe,
     load_recipe,
 )
-from training.separator import SeparatorJob
+from training.separator import SeparatorJob, Sounds
 from training.text import TARGETS, TextEncoderJob, train_tokenizer
 from ttmpref.config import ConfigError, MusicEncoderConfig, Preset, load_preset
 
@@ -113,6 +113,7 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
     vocoder = VocoderRecipe(**step, latents=12, audio_from=1, adversarial_from=3)
     separator = SeparatorRecipe(**step, seconds=0.15, segment=1.0, channels=4, depth=4, n_fft=256)
     voices = (rng.normal(size=(2, 3, 9_000)) * 3_000).astype(np.int16)
+    sounds = tuple(map(Sounds, corpora, voices))
     return {
         "text_encoder": lambda: TextEncoderJob(
             TextEncoderRecipe(**step, layers=1, heads=2, hidden=16), tiny.text_encoder, tokenizer
@@ -124,7 +125,7 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
         "baseline": lambda: BaselineJob(
             BackboneRecipe(**step), tiny.backbone, (split, split), empty
         ),
-        "separator": lambda: SeparatorJob(separator, corpora, tuple(voices)),
+        "separator": lambda: SeparatorJob(separator, sounds),
     }
 
 

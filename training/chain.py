@@ -32,9 +32,8 @@ from training.loop import Job, Pace, Schedule, run, save_checkpoint, write_aside
 from training.music_encoder import MusicEncoderJob
 from training.ranker_runs import train_and_report
 from training.recipe import Recipe, StepRecipe, recipe_hash
-from training.separator import SeparatorJob
+from training.separator import SeparatorJob, sounds_of
 from training.text import TextEncoderJob, train_tokenizer
-from training.voices import voices
 from ttmpref import assets
 from ttmpref.encoders.clap import ClapEncoder
 from ttmpref.encoders.t5 import T5TextEncoder
@@ -207,12 +206,8 @@ def separator(place: Workplace) -> None:
     if recipe is None:
         log.info("recipe %s has no separator", place.recipe.name)
         return
-    cache = place.corpus_folder / "cache"
-    sung = tuple(
-        voices(recipe.voices, corpus.split, [text for of in corpus.captions for text in of], cache)
-        for corpus in place.corpora
-    )
-    job = SeparatorJob(recipe, place.corpora, sung)
+    train_split, held_out = (sounds_of(recipe, corpus) for corpus in place.corpora)
+    job = SeparatorJob(recipe, (train_split, held_out))
     _train(place, job, recipe)
     job.export(place.assets / recipe.folder)
 

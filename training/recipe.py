@@ -149,7 +149,7 @@ class VoicesRecipe(FrozenConfig):
     """
 
     seed: int = Field(0, ge=0)
-    counts: dict[str, int] = {"train": 240, "validation": 48}
+    counts: dict[str, int] = {"train": 240, "validation": 48, "evaluation": 48}
     seconds: float = Field(10.0, gt=0)
     shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
 

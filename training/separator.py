@@ -10,6 +10,7 @@ Shapes: mixes (B, 2, S), waveforms of the corpus and of voices (rows, samples) i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.optim import AdamW, Optimizer
 from training.data import CORPUS_RATE, INT16, Corpus
 from training.loop import Average, numpy_draws
 from training.recipe import SeparatorRecipe
+from training.voices import voices
 from ttmpref.metrics import si_sdr
 from ttmpref.separation import write_bag
 
@@ -64,25 +66,68 @@ def _rms(windows: Tensor) -> Tensor:
     return windows.square().mean(-1, keepdim=True).sqrt()
 
 
-class SeparatorJob:
-    """Voices out of mixes.
+@dataclass(frozen=True, eq=False)
+class Sounds:
+    """What mixes of one split are made of.
 
-    Args:
-        corpora: training and validation split.
-        voices: (rows, samples) int16 of the same splits.
+    Attributes:
+        music: windows of its pieces.
+        voices: (rows, samples) int16.
     """
+
+    music: Corpus
+    voices: np.ndarray
+
+
+def sounds_of(recipe: SeparatorRecipe, corpus: Corpus) -> Sounds:
+    """A split of the corpus and its voices, which are rendered into its cache on first use."""
+    texts = [text for captions in corpus.captions for text in captions]
+    made = voices(recipe.voices, corpus.split, texts, corpus.folder / "cache")
+    return Sounds(corpus, made)
+
+
+def draw_mixes(
+    recipe: SeparatorRecipe, sounds: Sounds, size: int, seconds: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Music and voices to be added, each (size, 2, S); some of the voices are silent."""
+    samples = round(seconds * CORPUS_RATE)
+    rows, starts = _places(sounds.music.waveforms.shape, size, samples, rng)
+    music = sounds.music.cut(rows, starts, samples)  # (B, S)
+    rows, starts = _places(sounds.voices.shape, size, samples, rng)
+    pairs = zip(rows, starts, strict=True)
+    cut = np.stack([sounds.voices[row, start : start + samples] for row, start in pairs])
+    voice = torch.from_numpy(cut.astype(np.float32) / INT16)
+    level = torch.from_numpy(10 ** (rng.uniform(*recipe.level_db, (size, 1)) / 20))
+    present = torch.from_numpy(rng.uniform(size=(size, 1)) >= recipe.voiceless)
+    present = present & (_rms(voice) > QUIET)
+    gain = present * level * _rms(music) / _rms(voice).clamp(min=QUIET)
+    return _placed(music, recipe, rng), _placed(gain.float() * voice, recipe, rng)
+
+
+def _placed(windows: Tensor, recipe: SeparatorRecipe, rng: np.random.Generator) -> Tensor:
+    """(B, S) to (B, 2, S): in the middle, or somewhere between the channels."""
+    gains = rng.uniform(0.4, 1.0, (len(windows), 2, 1))
+    gains[rng.uniform(size=len(windows)) < recipe.mono] = 1.0
+    return windows[:, None] * torch.from_numpy(gains).float()
+
+
+def _places(
+    shape: tuple[int, int], size: int, samples: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and first samples of random windows of an array (rows, samples)."""
+    rows, length = shape
+    return rng.integers(rows, size=size), rng.integers(length - samples + 1, size=size)
+
+
+class SeparatorJob:
+    """Voices out of mixes of a training and a validation split."""
 
     name = "separator"
 
-    def __init__(
-        self,
-        recipe: SeparatorRecipe,
-        corpora: tuple[Corpus, Corpus],
-        voices: tuple[np.ndarray, np.ndarray],
-    ) -> None:
+    def __init__(self, recipe: SeparatorRecipe, splits: tuple[Sounds, Sounds]) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.train_split, self.held_out = zip(corpora, voices, strict=True)
+        self.train_split, self.held_out = splits
         self.network = build_network(recipe)
         self.average = Average(self.network, recipe.ema_decay)
         self.optimizer = AdamW(
@@ -95,29 +140,8 @@ class SeparatorJob:
     def optimizers(self) -> dict[str, Optimizer]:
         return {"all": self.optimizer}
 
-    def _mixes(
-        self, split: tuple[Corpus, np.ndarray], size: int, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Music and voices, each (B, 2, S)."""
-        corpus, sounds = split
-        samples = round(self.recipe.seconds * CORPUS_RATE)
-        rows, starts = _places(corpus.waveforms.shape, size, samples, rng)
-        music = corpus.cut(rows, starts, samples)  # (B, S)
-        rows, starts = _places(sounds.shape, size, samples, rng)
-        pairs = zip(rows, starts, strict=True)
-        cut = np.stack([sounds[row, start : start + samples] for row, start in pairs])
-        voice = torch.from_numpy(cut.astype(np.float32) / INT16)
-        level = torch.from_numpy(10 ** (rng.uniform(*self.recipe.level_db, (size, 1)) / 20))
-        present = torch.from_numpy(rng.uniform(size=(size, 1)) >= self.recipe.voiceless)
-        present = present & (_rms(voice) > QUIET)
-        gain = present * level * _rms(music) / _rms(voice).clamp(min=QUIET)
-        return self._placed(music, rng), self._placed(gain.float() * voice, rng)
-
-    def _placed(self, windows: Tensor, rng: np.random.Generator) -> Tensor:
-        """(B, S) to (B, 2, S): in the middle, or somewhere between the channels."""
-        gains = rng.uniform(0.4, 1.0, (len(windows), 2, 1))
-        gains[rng.uniform(size=len(windows)) < self.recipe.mono] = 1.0
-        return windows[:, None] * torch.from_numpy(gains).float()
+    def _mixes(self, sounds: Sounds, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        return draw_mixes(self.recipe, sounds, size, self.recipe.seconds, rng)
 
     def _estimate(self, mix: Tensor) -> Tensor:
         """(B, 2, S) to the voice in it (B, 2, S)."""
@@ -158,11 +182,3 @@ class SeparatorJob:
         """The averaged network as a Demucs bag."""
         self.network.load_state_dict(self.average.weights())
         write_bag(folder, BAG, {BAG: self.network})
-
-
-def _places(
-    shape: tuple[int, int], size: int, samples: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and first samples of random windows of an array (rows, samples)."""
-    rows, length = shape
-    return rng.integers(rows, size=size), rng.integers(length - samples + 1, size=size)

@@ -307,8 +307,8 @@ class SeparatorConfig(FrozenConfig):
         mode: "sum" adds the other sources up; "residual" takes the removed ones off the clip, so
             that all which is not recognised stays; "reference" is the authors' script: the sum,
             made mono, at a sample peak of 0.95 after every pass.
-        precision: of the networks' products; "bf16" is nearly twice as fast on a processor that
-            has it, and off by about half a percent (`benchmarks/separation.py` measures both).
+        precision: of the networks' products; "bf16" is faster on a processor that has it, and a
+            little off (`benchmarks/separation.py` measures both).
     """
 
     kind: Literal["demucs"] = "demucs"
