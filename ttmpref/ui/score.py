@@ -66,7 +66,7 @@ def build_score_tab(studio: Studio, folder: ClipFolder) -> None:
                 cancel = gr.Button("Cancel", size="lg", elem_id="score-cancel", interactive=False)
             status = gr.HTML("", elem_id="score-status", elem_classes="status", js_on_load=None)
         with gr.Column(elem_id="score-results"):
-            report = gr.HTML("", elem_id="score-report", js_on_load=None)
+            report = gr.HTML(words.NO_SCORES, elem_id="score-report", js_on_load=None)
             figures = [
                 gr.Plot(label=label, visible=False, elem_id=name)
                 for label, name in (

@@ -29,6 +29,10 @@ UPLOADS = (
     "they never are. They are used for nothing else."
 )
 TEXT = "What the music was asked to be; leave it empty if there was no such text."
+NO_SCORES = (
+    '<p class="soft">Scores will appear here: rewards with their range, where they stand among '
+    "known collections, which of two files would be preferred, and the course of long ones.</p>"
+)
 REWARD_SCALE = (
     "Typical rewards lie between −2 and 2. A reward is no percentage and has no absolute meaning: "
     "only differences between clips say which one listeners would rather hear."
