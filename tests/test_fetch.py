@@ -1,8 +1,11 @@
 """Fetching from a stand-in server: resumed, verified, converted, alone, and never by itself."""
 
 import hashlib
+import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections import namedtuple
 
@@ -301,53 +304,67 @@ def test_a_transformers_folder_gets_safetensors_in_place_of_its_pickle(site, tmp
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
-LAION = {
-    "logit_scale_a": (),
-    "audio_projection.0.weight": (8, 16),
-    "audio_projection.2.bias": (8,),
-    "text_projection.0.bias": (8,),
-    "text_projection.2.weight": (8, 8),
-    "audio_branch.bn0.running_mean": (64,),
-    "audio_branch.patch_embed.proj.bias": (8,),
-    "audio_branch.norm.weight": (16,),
-    "audio_branch.layers.0.downsample.reduction.weight": (16, 32),
-    "audio_branch.layers.0.blocks.0.norm1.weight": (8,),
-    "audio_branch.layers.0.blocks.0.norm2.bias": (8,),
-    "audio_branch.layers.0.blocks.0.attn.qkv.weight": (24, 8),
-    "audio_branch.layers.0.blocks.0.attn.qkv.bias": (24,),
-    "audio_branch.layers.0.blocks.0.attn.proj.bias": (8,),
-    "audio_branch.layers.0.blocks.0.attn.relative_position_bias_table": (225, 1),
-    "audio_branch.layers.0.blocks.0.mlp.fc1.bias": (32,),
-    "audio_branch.layers.0.blocks.0.mlp.fc2.bias": (8,),
-    "text_branch.embeddings.word_embeddings.weight": (320, 16),
-    "text_branch.encoder.layer.0.attention.self.query.weight": (16, 16),
-    "text_branch.encoder.layer.0.output.LayerNorm.weight": (16,),
-    "text_branch.pooler.dense.bias": (16,),
-}
-LEFT_OUT = (
-    "audio_branch.spectrogram_extractor.stft.conv_real.weight",
-    "audio_branch.tscam_conv.weight",
-    "audio_branch.head.bias",
-    "audio_branch.layers.0.blocks.1.attn_mask",
-    "text_branch.embeddings.position_ids",
-    "text_transform.sequential.0.weight",
+LAIONS_AUDIO_BRANCH = """
+import json
+from types import SimpleNamespace
+from laion_clap.clap_module.htsat import HTSAT_Swin_Transformer
+
+config = SimpleNamespace(
+    sample_rate=48000, window_size=1024, hop_size=480, mel_bins=64, fmin=50, fmax=14000,
+    class_num=5, clip_samples=480000,
 )
+network = HTSAT_Swin_Transformer(
+    spec_size=256, patch_size=4, patch_stride=(4, 4), num_classes=5, embed_dim=8, depths=[2, 2],
+    num_heads=[1, 1], window_size=8, config=config, enable_fusion=False, fusion_type="None",
+)
+print(json.dumps({name: list(value.shape) for name, value in network.state_dict().items()}))
+"""
 
 
-def test_laions_names_are_those_of_transformers():
+def laions_shapes(elsewhere):
+    """Names and shapes of a small LAION-CLAP, as its checkpoints have them.
+
+    The package is imported in a process of its own: it puts its folder on the module path.
+    """
+    from transformers import RobertaConfig, RobertaModel
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LAIONS_AUDIO_BRANCH],
+        cwd=elsewhere, capture_output=True, text=True, check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    shapes = json.loads(done.stdout.splitlines()[-1])
+    text = RobertaModel(RobertaConfig(**SMALL_TEXT, max_position_embeddings=514, type_vocab_size=1))
+    named = {f"audio_branch.{name}": shape for name, shape in shapes.items()}
+    named |= {f"text_branch.{name}": value.shape for name, value in text.state_dict().items()}
+    for branch, width in (("audio", 16), ("text", 16)):
+        for layer, wide in ((0, width), (2, 8)):
+            named[f"{branch}_projection.{layer}.weight"] = (8, wide)
+            named[f"{branch}_projection.{layer}.bias"] = (8,)
+        named[f"{branch}_transform.sequential.0.weight"] = (8, 8)
+        named[f"logit_scale_{branch[0]}"] = ()
+    named["text_branch.embeddings.position_ids"] = (1, 514)  # of checkpoints from 2023
+    return named
+
+
+SMALL_TEXT = {
+    "vocab_size": 320, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 32,
+}  # fmt: skip
+
+
+def test_every_tensor_of_laions_network_fills_one_of_transformers_and_none_is_left(tmp_path):
     from transformers import ClapConfig, ClapModel
 
-    text = {"vocab_size": 320, "hidden_size": 16, "num_hidden_layers": 1, "projection_dim": 8,
-            "num_attention_heads": 2, "intermediate_size": 32}  # fmt: skip
-    audio = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "spec_size": 256,
+    audio = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [2, 2], "spec_size": 256,
              "num_attention_heads": [1, 1], "projection_dim": 8, "num_mel_bins": 64}  # fmt: skip
+    text = {**SMALL_TEXT, "projection_dim": 8}
     theirs = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=8))
     shapes = {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
-    state = {name: torch.zeros(shape) for name, shape in LAION.items()}
-    state |= {name: torch.zeros(1) for name in LEFT_OUT}
-    found = renamed(state)
-    assert len(found) == len(LAION) + 4  # two tensors became three each
-    assert {name: tuple(value.shape) for name, value in found.items()}.items() <= shapes.items()
+    state = {name: torch.zeros(tuple(shape)) for name, shape in laions_shapes(tmp_path).items()}
+    found = {name: tuple(value.shape) for name, value in renamed(state).items()}
+    assert found.items() <= shapes.items()
+    assert {name for name, _ in theirs.named_parameters()} <= found.keys()
 
 
 def test_query_key_and_value_are_the_thirds_in_this_order():
