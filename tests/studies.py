@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -13,9 +15,13 @@ import yaml
 from ttmpref.audio import write_clip
 from ttmpref.study.definition import Study, load_study, sha256_json
 from ttmpref.study.listening import Event
+from ttmpref.study.records import build_folder
 from ttmpref.study.settings import StudySettings
-from ttmpref.study.store.trials import Ballot
-from ttmpref.types import Clip
+from ttmpref.study.stimuli import build_study
+from ttmpref.study.store import Store
+from ttmpref.study.store.people import Joining
+from ttmpref.study.store.trials import Ballot, Finished
+from ttmpref.types import Clip, Vote
 
 RATE = 8_000
 DEFINITION: dict[str, Any] = {
@@ -109,6 +115,50 @@ def ballot(choice: str = "A", **changes: Any) -> Ballot:
     """An answer after hearing both clips; its hash is that of what it says."""
     values = {"choice": choice, "rt_ms": 5_000, "events": heard(), **changes}
     return Ballot(**values, payload_sha256=sha256_json({**values, "events": len(values["events"])}))
+
+
+def take_part(
+    store: Store, clock: Clock, slug: str, raters: int, choose: Callable[[Path, Path], Vote]
+) -> int:
+    """Simulated raters who take whole sessions one after another; how many answers they gave.
+
+    Args:
+        choose: the answer of somebody who hears two files, A and B.
+    """
+    answers = 0
+    for _ in range(raters):
+        token, _ = store.people.join(slug, Joining("1", True, network="simulated"))
+        trial = store.trials.next(token)
+        while not isinstance(trial, Finished):
+            a, b = (store.trials.clip(token, name) for name in (trial.token_a, trial.token_b))
+            clock.pass_(20)
+            following = store.trials.vote(token, trial.id, str(uuid4()), ballot(choose(a, b)))
+            answers += 1
+            trial = store.trials.next(token) if following is None else following
+    return answers
+
+
+def answered_study(
+    root: Path, store: Store, clock: Clock, slug: str, raters: int = 4, **changes: Any
+) -> None:
+    """Build and open a study whose ranker likes "new" better, and have simulated raters finish it.
+
+    Args:
+        root: folder of the store's data; the study is written below it.
+        changes: of the definition.
+    """
+    folder = root / slug
+    folder.mkdir(parents=True)
+    rewards = [f"{system},{prompt},{score}" for system, score in (("old", 0), ("new", 1))
+               for prompt in range(1, 7)]  # fmt: skip
+    (folder / "rewards.csv").write_text("\n".join(["system,prompt_id,score", *rewards]))
+    session = {"trials": 6, "attention": 0, "repeats": 0, "practice": 0}
+    study = write_study(
+        folder, slug=slug, session=session, ranker={"file": "rewards.csv"}, **changes
+    )
+    build_study(study, build_folder(root, study.definition))
+    store.studies.open(study, "tester")
+    take_part(store, clock, slug, raters, lambda a, b: "A" if a.name < b.name else "B")
 
 
 def settings_for(folder: Path, url: str, **environment: str) -> StudySettings:

@@ -43,6 +43,9 @@ def ranker(
         str | None,
         typer.Option(help="`ablations`: inputs A1 to A7; `sources`: leave one source out."),
     ] = None,
+    old: Annotated[
+        Path | None, typer.Option(help="A head to hold against the same test pairs.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     minutes: Annotated[float | None, typer.Option(help="Stop each head cleanly after.")] = None,
 ) -> None:
@@ -80,7 +83,7 @@ def ranker(
         case "sources":
             runs.compare(compare, runs.sources_left_out(material), numbers, out, minutes)
         case _:
-            runs.train_and_report(numbers, material, out, minutes)
+            runs.train_and_report(numbers, material, out, minutes, old)
     typer.echo((out / f"{compare or 'report'}.md").read_text(encoding="utf-8"))
     _exit_for(len(material.faults), out / "faults.txt")
 

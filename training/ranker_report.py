@@ -118,6 +118,7 @@ class RankerReport:
         heads: accuracy of every head; the spread is what seeds do.
         ensemble: evaluation of the mean reward of several heads, None with one.
         provenance: recipe, layout, data, versions.
+        old: evaluation of another ranker on the same test pairs, None without one.
     """
 
     test: dict[str, Evaluation]
@@ -125,6 +126,7 @@ class RankerReport:
     heads: list[float]
     ensemble: Evaluation | None
     provenance: dict[str, Any]
+    old: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"macro_accuracy": macro_accuracy(self.test)}
@@ -194,10 +196,18 @@ def markdown(report: RankerReport) -> str:
         "",
         "![Reliability](reliability.png)",
         "",
+        *_old_lines(report),
         *_heads_lines(report),
         *(f"- {key}: {_words(value)}" for key, value in report.provenance.items()),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _old_lines(report: RankerReport) -> list[str]:
+    if report.old is None:
+        return []
+    accuracy = f"**{_percent(report.old.accuracy)}** ({_range(report.old.accuracy_interval)})"
+    return [f"Accuracy of the old ranker on the same decisions: {accuracy}.", ""]
 
 
 def _heads_lines(report: RankerReport) -> list[str]:

@@ -7,6 +7,7 @@ the demo's make different ones.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -33,6 +34,7 @@ from training.ranker import margins_of, train_head
 from training.ranker_report import (
     Variant,
     by_source,
+    evaluate,
     report_of,
     write_comparison,
     write_report,
@@ -51,6 +53,7 @@ from ttmpref.reward.ranker import (
     clap_audio,
     clap_mert,
     muq_mulan,
+    read_ranker,
     write_ranker,
 )
 from ttmpref.types import Clip, InvalidRequest, Listening, check_choice
@@ -276,9 +279,21 @@ def margins_matrix(heads: Sequence[RankerHead], pairs: PairFeatures) -> np.ndarr
 
 
 def train_and_report(
-    recipe: RankerRecipe, material: Material, out: Path, max_minutes: float | None = None
+    recipe: RankerRecipe,
+    material: Material,
+    out: Path,
+    max_minutes: float | None = None,
+    old: Path | None = None,
 ) -> list[RankerHead]:
-    """Heads as `ranker.safetensors`, `ranker-1.safetensors`, ..., the report, and the faults."""
+    """Heads as `ranker.safetensors`, `ranker-1.safetensors`, ..., the report, and the faults.
+
+    Args:
+        old: head that is held against the same test pairs.
+
+    Raises:
+        MissingWeights, DamagedWeights: `old` is no head of the same layout.
+    """
+    rival = None if old is None else read_ranker(str(old), material.test.layout)
     heads = train_heads(recipe, material, out / "runs", max_minutes)
     for number, head in enumerate(heads):
         name = "ranker" if number == 0 else f"ranker-{number}"
@@ -287,7 +302,12 @@ def train_and_report(
     sources = [pair.source for pair in test.pairs]
     margins = margins_matrix(heads, test)
     provenance = {"layout": str(test.layout)} | _provenance(recipe, material)
-    write_report(report_of(margins, test.targets.numpy(), sources, provenance), out)
+    targets = test.targets.numpy()
+    report = report_of(margins, targets, sources, provenance)
+    if rival is not None:
+        found = evaluate(margins_of(rival, test).numpy(), targets)
+        report = dataclasses.replace(report, old=found)
+    write_report(report, out)
     write_faults(material.faults, out / "faults.txt")
     return heads
 
