@@ -57,6 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
         first = 0
         if self.headers["If-Range"] == etag:
             first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if first >= len(data) > 0:
+            return self._reply(416, {}, b"")
         status = 206 if first else 200
         return self._reply(status, {"ETag": etag}, data[first:])
 

@@ -116,6 +116,17 @@ def test_a_part_of_another_file_is_not_continued(site, tmp_path):
     assert (tmp_path / "model.bin").read_bytes() == DATA[::-1]
 
 
+def test_a_part_that_is_whole_already_is_taken_anew(site, tmp_path):
+    """A run may end between the last byte and the renaming; servers answer 416 then."""
+    site.files["/host/a/model.bin"] = DATA
+    (tmp_path / "model.bin.part").write_bytes(DATA)
+    etag = f'"{hashlib.sha256(DATA).hexdigest()}"'
+    (tmp_path / "model.bin.part.validator").write_text(etag)
+    download(URL, tmp_path / "model.bin", ignore, Waits())
+    assert (tmp_path / "model.bin").read_bytes() == DATA
+    assert site.ranges() == [f"bytes={len(DATA)}-", None]
+
+
 def test_a_file_that_is_not_there_is_said_at_once(site, tmp_path):
     with pytest.raises(FetchError, match=r"host/a/model.bin: there is no such file \(HTTP 404"):
         download(URL, tmp_path / "model.bin", ignore, Waits())
@@ -147,6 +158,12 @@ def test_a_full_disk_is_one_line_and_nothing_is_in_place(site, tmp_path):
     with pytest.raises(OutputError, match="model.bin.part: cannot be written .No space left"):
         fetch(plan_of(wanted), None, ignore)
     assert not assets.expected_path(wanted.uri).exists() and assets.fetched() == {}
+
+
+def test_a_place_that_cannot_take_the_tensors_is_one_line(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OutputError, match="taken: cannot be written"):
+        assets.write_tensors(tmp_path / "taken", {"a": torch.ones(1)}, {})
 
 
 def test_a_plan_larger_than_the_disk_is_not_begun(site, monkeypatch):
@@ -226,6 +243,9 @@ def test_files_at_hand_are_verified_used_and_left(site, tmp_path):
     assert site.asked == []
     assert (assets.locate(wanted.uri) / "model.bin").read_bytes() == DATA
     assert flat.read_bytes() == DATA and nested.exists()
+    flat.write_bytes(DATA[::-1])  # what becomes of the user's file later does not matter
+    assets.verify(wanted.uri)
+    flat.write_bytes(DATA)
     wrong = source("hf://org/other", model__bin={"md5": "0" * 32})
     with pytest.raises(DamagedWeights, match="it was left as it is"):
         fetch(plan_of(wrong), tmp_path, ignore)

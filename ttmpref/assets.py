@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttmpref.types import ConfigError, DamagedWeights, MissingWeights
+from ttmpref.types import ConfigError, DamagedWeights, MissingWeights, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -261,11 +261,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], says: Mapping[str, 
     """A safetensors file with `says` as its metadata, for what is too large for `pack_tensors`.
 
     Tensors that share memory are written apart.
+
+    Raises:
+        OutputError: the disk is full or not writable.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(apart, path, metadata=dict(says))
+    try:
+        save_file(apart, path, metadata=dict(says))
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(f"{path}: cannot be written ({reason})") from None
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], says: Mapping[str, str]) -> bytes:

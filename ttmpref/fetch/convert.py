@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ Files = Mapping[str, Path]
 
 
 def converted(kind: str, files: Files, aside: Path, is_file: bool) -> None:
-    """Write what the preset wants, from downloaded files by name, to a path that is not there yet.
+    """Write what the preset wants, from downloaded files by name, to a new path in a folder.
 
     Raises:
         DamagedWeights: a checkpoint is not tensors alone, or not of the expected kind.
@@ -42,29 +41,19 @@ def converted(kind: str, files: Files, aside: Path, is_file: bool) -> None:
     if kind != "none":
         CONVERSIONS[kind](files, aside)
     elif is_file:
-        _placed(next(iter(files.values())), aside)
+        shutil.copyfile(next(iter(files.values())), aside)
     else:
         _copied(files, aside)
 
 
 def _copied(files: Files, folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for name, path in files.items():
-        _placed(path, folder / name)
-
-
-def _placed(path: Path, target: Path) -> None:
-    """A second name where the file system gives one, else a copy: weights are large."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        shutil.copyfile(path, target)
+        shutil.copyfile(path, folder / name)
 
 
 def _checkpoint(files: Files, target: Path) -> None:
     (path,) = files.values()
-    target.parent.mkdir(parents=True, exist_ok=True)
     assets.write_tensors(target, read_checkpoint(path), _origin(path))
 
 

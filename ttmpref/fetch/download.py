@@ -80,7 +80,7 @@ def download(
         try:
             reason, pause = _attempt(address, part, on_bytes), 0.0
         except urllib.error.HTTPError as error:
-            reason, pause = _refusal(url, error), _asked_pause(error)
+            reason, pause = _refusal(url, part, error), _asked_pause(error)
         except (
             urllib.error.URLError,
             http.client.HTTPException,
@@ -146,10 +146,11 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _refusal(url: str, error: urllib.error.HTTPError) -> str:
+def _refusal(url: str, part: Path, error: urllib.error.HTTPError) -> str:
     """Words for an answer that may become better; raises `FetchError` for one that will not."""
-    if error.code == 416:  # the part is longer than the file: start again
-        return "the file has changed"
+    if error.code == 416:  # nothing follows this part: it is whole already, or too long
+        _validator_path(part).unlink(missing_ok=True)  # so the next attempt takes everything
+        return "the server has nothing after the part that is here"
     if error.code in BUSY:
         return f"the server answers {error.code}"
     words = REFUSED.get(error.code, error.reason)

@@ -107,6 +107,8 @@ def _fetch_source(source: Source, given: Path | None, on_progress: OnProgress) -
         target.parent.mkdir(parents=True, exist_ok=True)
         converted(source.convert, files, aside, source.is_file)
         os.replace(aside, target)
+    except OutputError:  # says it already
+        raise
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from None
     finally:
