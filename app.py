@@ -16,13 +16,13 @@ def main() -> None:
 
     from ttmpref.studio import Studio
     from ttmpref.types import TtmprefError
-    from ttmpref.ui import build_app, launch
+    from ttmpref.ui import launch
 
     # Ended by a supervisor as by hand: temporary files are removed on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         studio = Studio.open(preset=args.preset, device=args.device)
-        launch(build_app(studio), studio, args.host, args.port, args.share)
+        launch(studio, args.host, args.port, args.share)
     except (TtmprefError, OSError) as error:
         parser.error(str(error))
 

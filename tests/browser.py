@@ -1,4 +1,4 @@
-"""A real browser for the app's tests: start the app, open pages, notice everything that is wrong.
+"""A real browser for tests: start the app, open pages, notice everything that is wrong.
 
 Drives a system chromium through Playwright. Every visit records console errors, failed scripts and
 requests that leave this computer; `Visit.assert_clean` is called for each when it ends.
@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,18 +78,23 @@ class RunningApp:
 
 
 @contextmanager
-def running_app(preset: Path, folder: Path) -> Iterator[RunningApp]:
-    """`python app.py --preset ...` on a free port, with its temporary files inside `folder`."""
+def running_app(preset: Path, folder: Path, **environment: str) -> Iterator[RunningApp]:
+    """`python app.py --preset ...` on a free port, with all its files inside `folder`.
+
+    Args:
+        environment: variables beside those that keep the app inside the folder.
+    """
     port = free_port()
     temporary = folder / "tmp"
     temporary.mkdir(parents=True)
+    kept_inside = {"TMPDIR": str(temporary), "TTMPREF_DATA_DIR": str(folder / "data")}
     log = folder / "app.log"
     started = time.monotonic()
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "app.py", "--preset", str(preset), "--port", str(port)],
             cwd=ROOT,
-            env=os.environ | {"TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"},
+            env=os.environ | kept_inside | {"HF_HUB_OFFLINE": "1"} | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -124,12 +130,25 @@ def fetch(url: str) -> bytes:
         return answer.read()
 
 
+def refused(url: str, status: int) -> bytes:
+    """Body of an answer that must have the given status of an error."""
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        fetch(url)
+    assert raised.value.code == status
+    return raised.value.read()
+
+
 @dataclass
 class Visit:
-    """One visitor: a page in a browser context of its own, and what went wrong on it."""
+    """One visitor: a page in a browser context of its own, and what went wrong on it.
+
+    Attributes:
+        expected: parts of console errors that belong to the test.
+    """
 
     page: Any
     context: Any
+    expected: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 
@@ -141,7 +160,8 @@ class Visit:
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
-        return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        width = self.page.evaluate("document.documentElement.scrollWidth")
+        return width - self.page.viewport_size["width"]  # a phone's innerWidth grows with the page
 
     def assert_clean(self) -> None:
         assert self.problems == []
@@ -150,39 +170,52 @@ class Visit:
 
 @contextmanager
 def visit(
-    browser: Any, url: str, size: tuple[int, int] = DESKTOP, scheme: str = "light"
+    browser: Any,
+    url: str,
+    size: tuple[int, int] = DESKTOP,
+    scheme: str = "light",
+    landmark: str = "#generate",
+    expected: tuple[str, ...] = ("401", "422"),
+    **context_options: Any,
 ) -> Iterator[Visit]:
-    """Open `url`; on leaving, the console must be clean and nothing may have left the computer."""
+    """Open `url` and wait for the landmark; on leaving, the console must be clean and nothing may
+    have left the computer.
+
+    Args:
+        expected: see `Visit`; by default a wrong token (401) and a refused form (422), which the
+            browser calls failed resources.
+        context_options: of Playwright's browser context.
+    """
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=scheme,
         accept_downloads=True,
         permissions=["clipboard-read", "clipboard-write"],
+        **context_options,
     )
     context.set_default_timeout(1000 * PATIENCE_SECONDS)
-    visitor = Visit(context.new_page(), context)
-    _watch(visitor, url)
+    visitor = Visit(context.new_page(), context, expected)
+    watch(visitor, visitor.page, "/".join(url.split("/")[:3]))
     try:
         visitor.page.goto(url)
-        visitor.page.locator("#generate").wait_for()
+        visitor.page.locator(landmark).wait_for()
         yield visitor
         visitor.assert_clean()
     finally:
         context.close()
 
 
-def _watch(visitor: Visit, url: str) -> None:
-    """Record console errors, uncaught exceptions and requests to anywhere but `url`."""
+def watch(visitor: Visit, page: Any, url: str) -> None:
+    """Record console errors, uncaught exceptions and requests to anywhere but the origin `url`."""
 
     def on_console(message: Any) -> None:
-        # A refused form answers 422, which the browser reports as a failed resource.
-        if message.type == "error" and "422" not in message.text:
+        if message.type == "error" and not any(part in message.text for part in visitor.expected):
             visitor.problems.append(message.text)
 
     def on_request(request: Any) -> None:
         if not request.url.startswith((url, "data:", "blob:")):
             visitor.outside.append(request.url)
 
-    visitor.page.on("console", on_console)
-    visitor.page.on("pageerror", lambda error: visitor.problems.append(str(error)))
-    visitor.page.on("request", on_request)
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: visitor.problems.append(str(error)))
+    page.on("request", on_request)

@@ -59,7 +59,8 @@ def stored(generation: Generation, folder: Path) -> clips.StoredClip:
 def test_the_app_is_laid_out_without_torch(tiny_preset: Path) -> None:
     script = (
         "import sys; from ttmpref.studio import Studio; from ttmpref.ui import build_app;"
-        f"build_app(Studio.open({str(tiny_preset)!r})); sys.exit('torch' in sys.modules)"
+        "from ttmpref.study.app import LateApi;"
+        f"build_app(Studio.open({str(tiny_preset)!r}), LateApi()); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 

@@ -17,9 +17,11 @@ import gradio as gr  # noqa: E402
 
 from ttmpref.audio import MAX_FILE_BYTES  # noqa: E402
 from ttmpref.studio import Studio  # noqa: E402
+from ttmpref.study.app import LateApi, routes  # noqa: E402
 from ttmpref.ui.about import build_about_tab  # noqa: E402
 from ttmpref.ui.clips import MAX_AGE_SECONDS, ClipFolder  # noqa: E402
 from ttmpref.ui.generate import build_generate_tab  # noqa: E402
+from ttmpref.ui.listen import build_listen_tab  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
 from ttmpref.ui.score import build_score_tab  # noqa: E402
 from ttmpref.ui.theme import build_theme  # noqa: E402
@@ -29,7 +31,7 @@ LONGEST_QUEUE = 32
 WARM_UP_DELAY_SECONDS = 3.0  # importing torch beside the first page would hold that page up
 
 
-def build_app(studio: Studio) -> gr.Blocks:
+def build_app(studio: Studio, studies: LateApi) -> gr.Blocks:
     """The page, not yet served."""
     folder = ClipFolder()
     # Gradio serves what lies in its folder for temporary files, and nothing beside it.
@@ -44,13 +46,23 @@ def build_app(studio: Studio) -> gr.Blocks:
                 build_generate_tab(studio, folder)
             with gr.Tab("Score", id="score"):
                 build_score_tab(studio, folder)
+            with gr.Tab("Listen", id="listen") as tab:
+                build_listen_tab(tab, studies)
             with gr.Tab("About", id="about"):
                 build_about_tab(studio)
     return app.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
 
 
-def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, share: bool) -> None:
-    """Serve the page until interrupted; the model loads meanwhile in the background."""
+def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> None:
+    """Serve the app until interrupted; the model loads meanwhile in the background.
+
+    Listening studies, their page and their API, stand in front of Gradio's own routes: votes never
+    wait in its queue.
+    """
+    # Forwarding headers are left to TTMPREF_TRUSTED_PROXIES, as in `study.app.serve`.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
+    studies = LateApi()
+    app = build_app(studio, studies)
     script = (STATIC / "player.js").read_text(encoding="utf-8")
     app.launch(
         server_name=host,
@@ -64,6 +76,8 @@ def launch(app: gr.Blocks, studio: Studio, host: str | None, port: int | None, s
         enable_monitoring=False,
         footer_links=["settings"],
         show_error=True,
+        app_kwargs={"routes": routes(studies)},
+        ssr_mode=False,  # Node would stand in front of these routes
         prevent_thread_lock=True,
     )
     warm_up = threading.Timer(WARM_UP_DELAY_SECONDS, studio.warm_up)

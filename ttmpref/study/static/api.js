@@ -29,9 +29,12 @@ export class Api {
     return this.#json("GET", path);
   }
 
-  /** `headers` beside the token's; `keepalive` lets the request outlive the page. */
-  post(path, body = {}, { headers = {}, keepalive = false } = {}) {
-    const options = { body: JSON.stringify(body), keepalive };
+  /**
+   * `headers` beside the token's; `keepalive` lets the request outlive the page; `signal` lets go of
+   * it, whether or not it has arrived.
+   */
+  post(path, body = {}, { headers = {}, keepalive = false, signal = null } = {}) {
+    const options = { body: JSON.stringify(body), keepalive, signal };
     return this.#json("POST", path, { ...headers, "Content-Type": "application/json" }, options);
   }
 

@@ -34,7 +34,10 @@ export function show(...children) {
   window.scrollTo(0, 0);
 }
 
-/** Say something below the screen, aloud to screen readers; an empty text takes it back. */
+/** A kind of notice that is only for those who hear the screen: everybody else sees it happen. */
+export const ALOUD = "aloud";
+
+/** Say something over the screen and aloud; an empty text takes it back. */
 export function say(text, kind = "") {
   const notice = document.getElementById("notice");
   notice.className = kind;

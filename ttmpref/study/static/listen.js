@@ -64,8 +64,8 @@ async function main(visit) {
   const token = await heldToken(visit);
   if (token) {
     visit.hold(token);
-    visit.info = await visit.ask(() => visit.api.get("session"));
     await sendKept(visit);
+    visit.info = await visit.ask(() => visit.api.get("session"));
     if (CLOSED.includes(visit.info.study_status)) return afterwards(visit);
   }
   await visit.openStudy();

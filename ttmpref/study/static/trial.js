@@ -2,7 +2,7 @@
 
 import { audio } from "./audio.js";
 import { insist, Refusal } from "./api.js";
-import { h, radios, say, show, svg } from "./dom.js";
+import { ALOUD, h, radios, say, show, svg } from "./dom.js";
 import { footer } from "./footer.js";
 import { EventLog, Heard } from "./heard.js";
 import { deliver, keep } from "./outbox.js";
@@ -50,7 +50,7 @@ async function loadClips({ api, t }, trial, view) {
   };
   try {
     const decoded = await Promise.all(sides.map(load));
-    say(t("ready"));
+    say(t("ready"), ALOUD);
     return Object.fromEntries(sides.map((side, i) => [side, decoded[i]]));
   } catch (error) {
     if (error instanceof Refusal && TOO_LATE.includes(error.code)) return null;
@@ -73,7 +73,8 @@ class Listening {
   #begunAt = performance.now();
   #lastPosition = 0;
   #announced = { A: false, B: false };
-  #sending = false;
+  #flushing = null; // lets go of the events on their way
+  #voting = false;
   #leaving = new AbortController();
   #timers;
   #resolve;
@@ -153,9 +154,11 @@ class Listening {
 
   async submit(answer) {
     this.pause();
+    this.#voting = true; // which takes all events along; a batch behind it would come too late
+    this.#flushing?.abort();
     this.#view.setBusy(true);
     const { t, api } = this.#visit;
-    say(t("saving"));
+    say(t("saving"), ALOUD);
     const body = {
       ...answer,
       rt_ms: Math.round(performance.now() - this.#begunAt),
@@ -166,7 +169,7 @@ class Listening {
     const vote = keep(this.#trial.id, api.token, body);
     try {
       const stored = await deliver(api, vote, () => say(t("notSaved"), "bad"));
-      say(t("saved"));
+      say(t("saved"), ALOUD);
       this.#resolve(stored.next);
     } catch (error) {
       this.#refused(error);
@@ -177,6 +180,7 @@ class Listening {
     const { t } = this.#visit;
     if (error.code === "not_heard") {
       say(t("notHeard"), "bad");
+      this.#voting = false;
       this.#view.setBusy(false);
     } else if (TOO_LATE.includes(error.code)) {
       say(t("tooLate"), "bad");
@@ -215,22 +219,23 @@ class Listening {
   #leave() {
     this.pause();
     const events = this.#log.unsent.slice(0, MAX_EVENTS);
-    if (this.#visit.over || events.length === 0) return;
+    if (this.#visit.over || this.#voting || events.length === 0) return;
     this.#visit.api.beacon(`trials/${this.#trial.id}/events`, { client: this.#log.client, events });
   }
 
   async #flush() {
     const events = this.#log.unsent.slice(0, MAX_EVENTS);
-    if (this.#sending || events.length === 0) return;
-    this.#sending = true;
+    if (this.#flushing || this.#voting || events.length === 0) return;
+    this.#flushing = new AbortController();
+    const { signal } = this.#flushing;
     try {
-      const path = `trials/${this.#trial.id}/events`;
-      await this.#visit.api.post(path, { client: this.#log.client, events });
+      const body = { client: this.#log.client, events };
+      await this.#visit.api.post(`trials/${this.#trial.id}/events`, body, { signal });
       this.#log.sent(events);
     } catch {
       // They stay in the log: the next flush, or the vote itself, takes them along.
     } finally {
-      this.#sending = false;
+      this.#flushing = null;
     }
   }
 
@@ -250,7 +255,7 @@ class Listening {
       if (this.#announced[side] || cover[side] < study.min_coverage) continue;
       this.#announced[side] = true;
       const both = this.#announced.A && this.#announced.B;
-      say(both ? t("canAnswer") : t("heardSide", { side }));
+      say(both ? t("canAnswer") : t("heardSide", { side }), ALOUD);
     }
   }
 }
@@ -387,8 +392,8 @@ class View {
     const missing = ["A", "B"].filter((name) => cover[name] < study.min_coverage)
       .map((name) => t("moreOf", { side: name,
         s: Math.ceil((study.min_coverage - cover[name]) * this.duration) }));
-    this.more.textContent = missing.length
-      ? t("listenMore", { what: missing.join(` ${t("and")} `) }) : t("canAnswer");
+    this.more.textContent = this.busy ? t("saving") : missing.length === 0 ? t("canAnswer")
+      : t("listenMore", { what: missing.join(` ${t("and")} `) });
     this.more.classList.toggle("met", missing.length === 0);
     this.fields.disabled = Boolean(this.busy) || missing.length > 0;
   }
