@@ -23,6 +23,7 @@ from ttmpref.ui.clips import MAX_AGE_SECONDS, ClipFolder  # noqa: E402
 from ttmpref.ui.generate import build_generate_tab  # noqa: E402
 from ttmpref.ui.listen import build_listen_tab  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
+from ttmpref.ui.results import build_results_tab  # noqa: E402
 from ttmpref.ui.score import build_score_tab  # noqa: E402
 from ttmpref.ui.theme import build_theme  # noqa: E402
 
@@ -48,6 +49,8 @@ def build_app(studio: Studio, studies: LateApi) -> gr.Blocks:
                 build_score_tab(studio, folder)
             with gr.Tab("Listen", id="listen") as tab:
                 build_listen_tab(tab, studies)
+            with gr.Tab("Results", id="results") as tab:
+                build_results_tab(tab, studies)
             with gr.Tab("About", id="about"):
                 build_about_tab(studio)
     return app.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)

@@ -129,6 +129,19 @@ def stopping_script(elem_id: str) -> str:
     )
 
 
+RESULTS_TOKEN = "For operators: also shows studies that still run, under codes."
+NO_RESULTS = (
+    '<div class="empty"><h3>No results yet</h3><p>Results are shown here when a listening study '
+    "has closed, if its definition lets people learn which system was which.</p></div>"
+)
+NO_VOTES = "there are no votes to analyse yet."
+NO_REWARDS = (
+    "This study knows no rewards of its clips (its definition has no <code>ranker</code>), so the "
+    "ranker cannot be held against its listeners."
+)
+BLIND_RESULTS = "It still runs, so its systems stand under codes."
+
+
 def stopped_choosing() -> str:
     return _state("Stopped before the clips were compared; none is kept.")
 
