@@ -670,7 +670,7 @@ def test_without_a_database_the_tab_says_so_and_the_rest_of_the_app_works(
     with driver.running_app(tiny_preset, tmp_path / "app", **nowhere) as app:
         answer = json.loads(driver.refused(f"{app.url}/api/v1/studies/short", 503))
         assert answer["error"]["code"] == "unavailable"
-        with driver.visit(chromium, app.url, PHONE) as visit:
+        with driver.visit(chromium, app.url) as visit:
             visit.page.get_by_role("tab", name="Listen").click()
             alert = visit.page.locator("#listen [role=alert]")
             alert.wait_for()

@@ -154,6 +154,7 @@ def open_(
 ) -> None:
     """Freeze a built study and open it to listeners, or go on with a paused one (by its slug)."""
     from ttmpref.study.definition import load_study, shipped_studies
+    from ttmpref.study.page import ADDRESS
 
     store = _store()
     if study.endswith((".yaml", ".yml")) or study in shipped_studies():
@@ -162,7 +163,8 @@ def open_(
         study = loaded.definition.slug
     else:
         store.studies.move(study, "open", ACTOR)
-    print(f"{study} is open; `python -m ttmpref study serve` lets listeners in")
+    address = f"{ADDRESS}/{study}"
+    print(f"{study} is open; `python -m ttmpref study serve` lets listeners in at {address}")
 
 
 @study_app.command()
@@ -266,7 +268,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes.")] = 1,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Serve the API of all open studies."""
+    """Serve the listener's page and the API of all open studies."""
     from ttmpref.study.app import serve as run
 
     run(host, port, workers, results)
