@@ -5,7 +5,7 @@ Everything comes from the environment and is read here alone:
     TTMPREF_DATA_DIR          builds, and the SQLite database (default ~/.local/share/ttmpref)
     DATABASE_URL              PostgreSQL instead of SQLite
     TTMPREF_SECRET            key of all pseudonyms (default: made once, kept in the data folder)
-    TTMPREF_ADMIN_TOKEN       opens the admin API; without it there is none
+    TTMPREF_ADMIN_TOKEN       opens the admin page and API; without it there is neither
     TTMPREF_TRUSTED_PROXIES   how many proxies in front append to X-Forwarded-For (default 0)
     TTMPREF_TRIALS_PER_MINUTE, TTMPREF_JOINS_PER_DAY      rate limits per person and per network
     TTMPREF_STORAGE_IS_SAFE   1: open studies although the data folder looks like it will not last

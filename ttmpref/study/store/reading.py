@@ -135,6 +135,16 @@ class Reading:
                 "storage_warning": self._context.settings.storage_warning(),
             }
 
+    def state(self, slug: str) -> tuple[str, str]:
+        """Status and audit head: whatever counts changes one of them.
+
+        Raises:
+            NotFound: there is no such study.
+        """
+        with self._context.database.snapshot() as connection:
+            study = find(connection, slug)
+            return study.status, audit.head(connection, study.id)
+
     def definition(self, slug: str) -> dict[str, str]:
         """The definition as it was written, and its hash.
 
