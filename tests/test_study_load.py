@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import nullcontext
 
 import pytest
 
+from benchmarks import study_load
+from benchmarks.common import parse_setting, write_result
 from benchmarks.postgres_server import NoPostgres, create_database, postgres_server
 from benchmarks.study_load import KILLS, MOST_SECONDS, figures_of, loads
 from benchmarks.study_raters import Load, Outcome, run_load
@@ -51,6 +55,24 @@ def test_the_full_size_is_what_checks_1_and_2_ask_for():
     planned = loads(200).values()
     assert {(load.votes, load.at_once) for load in planned} == {(4_800, 50)}
     assert [(load.workers, load.kills) for load in planned] == [(1, 0), (3, 0), (1, KILLS)]
+
+
+def test_one_command_measures_both_databases_and_its_record_can_be_written(monkeypatch, tmp_path):
+    done: list[tuple[str | None, Load]] = []
+
+    def perfect(load, server):
+        done.append((server, load))
+        return Outcome(stored=load.votes, kills=load.kills, latencies=[0.01])
+
+    monkeypatch.setattr(study_load, "postgres_server", lambda: nullcontext("its address"))
+    monkeypatch.setattr(study_load, "outcome_of", perfect)
+    setting = parse_setting("", ["--clips", "3", "--out", str(tmp_path)])
+    write_result(setting, "study_load", study_load.measure(setting), 1.0)
+    planned = list(loads(3).values())
+    assert done == [(server, load) for server in (None, "its address") for load in planned]
+    record = json.loads((tmp_path / "study_load.json").read_text())
+    assert [figure["met"] for figure in record["figures"]] == [True] * 3 * len(done)
+    assert len({figure["name"] for figure in record["figures"]}) == len(record["figures"])
 
 
 @pytest.mark.parametrize(
