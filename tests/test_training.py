@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,11 +33,13 @@ from training.recipe import (
     TokenizerRecipe,
     VAERecipe,
     VocoderRecipe,
+    VoicesRecipe,
     load_recipe,
 )
-from training.separator import SeparatorJob, Sounds
+from training.separator import BAG, SeparatorJob, Sounds
 from training.text import TARGETS, TextEncoderJob, train_tokenizer
 from ttmpref.config import ConfigError, MusicEncoderConfig, Preset, load_preset
+from ttmpref.separation import read_bag
 
 SECONDS, RATE = 2.0, 8000
 
@@ -271,6 +274,26 @@ def test_a_run_goes_on_from_shipped_weights_and_says_so(
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == [6, 8]
     chain._go_on_from_assets(elsewhere, jobs[name](), tmp_path / "not read: there is a checkpoint")
+
+
+def test_the_separators_step_renders_voices_trains_and_leaves_a_bag(
+    corpora, tmp_path: Path
+) -> None:
+    small = SeparatorRecipe(
+        steps=2, batch=2, learning_rate=1e-3, seconds=0.15, segment=1.0, channels=4, depth=4,
+        n_fft=256,
+        voices=VoicesRecipe(
+            counts={"train": 1, "validation": 1}, seconds=0.5, shares=(1.0, 0.0, 0.0)
+        ),
+    )  # fmt: skip
+    recipe = load_recipe("demo").model_copy(update={"separator": small})
+    place = chain.Workplace(recipe, tmp_path / "data", tmp_path / "runs", tmp_path / "assets")
+    shutil.copytree(corpora[0].folder, place.corpus_folder)
+    chain.separator(place)
+    assert read_bag(str(place.assets / small.folder), BAG).sources == ("vocals",)
+    assert json.loads((place.assets / "logs" / "separator.json").read_text())["updates"] == 2
+    without = dataclasses.replace(place, recipe=recipe.model_copy(update={"separator": None}))
+    chain.separator(without)  # nothing to do, and no error
 
 
 def test_every_shipped_recipe_fits_its_preset() -> None:

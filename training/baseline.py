@@ -103,12 +103,14 @@ class BaselineJob:
     def optimizers(self) -> dict[str, Optimizer]:
         return {"all": self.optimizer}
 
-    def _loss(self, split: LatentSplit, generator: torch.Generator) -> Tensor:
+    def _loss(
+        self, split: LatentSplit, generator: torch.Generator, time_mean: float = 0.0
+    ) -> Tensor:
         size = self.recipe.batch
         mean, std, text, pooled = split.batch(size, generator)
         sampled = mean + std * torch.randn(mean.shape, generator=generator)
         data = self.backbone.normalise(sampled)
-        t = flow.sample_times(size, generator)
+        t = flow.sample_times(size, generator, time_mean)
         noise = torch.randn(data.shape, generator=generator)
         drop = torch.rand(size, generator=generator) < self.recipe.null_text
         text = torch.where(drop[:, None, None], self.backbone.empty_string_feat, text)
@@ -118,7 +120,9 @@ class BaselineJob:
         return (velocity.float() - flow.velocity_target(data, noise)).square().mean()
 
     def train_step(self, step: int) -> dict[str, float]:
-        loss = self._loss(self.train_split, draws(self.recipe.seed, "baseline", step))
+        generator = draws(self.recipe.seed, "baseline", step)
+        time_mean = self.recipe.time_mean if step >= self.recipe.time_mean_from else 0.0
+        loss = self._loss(self.train_split, generator, time_mean)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.recipe.grad_clip)

@@ -131,11 +131,15 @@ class BackboneRecipe(StepRecipe):
     Attributes:
         null_text: probability that a sample's text is replaced by the empty text.
         grad_clip: largest norm of the gradient.
+        time_mean: mean of the logit of the training times from update `time_mean_from` on, 0 before
+            it: texture is learnt at low noise, rhythm and form are decided at high noise.
         precision: of the network's products in training; weights and losses stay in fp32.
     """
 
     null_text: float = Field(0.1, ge=0, le=1)
     grad_clip: float = Field(1.0, gt=0)
+    time_mean: float = Field(0.0, ge=-3, le=3)
+    time_mean_from: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
 
 

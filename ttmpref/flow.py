@@ -47,9 +47,13 @@ def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
     return noise - data
 
 
-def sample_times(n: int, generator: torch.Generator) -> Tensor:
-    """(n,) training times in (0, 1), logit-normal with mean 0 and scale 1."""
-    return torch.sigmoid(torch.randn(n, generator=generator, device=generator.device))
+def sample_times(n: int, generator: torch.Generator, mean: float = 0.0) -> Tensor:
+    """(n,) training times in (0, 1), logit-normal with scale 1.
+
+    Args:
+        mean: of the logit; the paper's is 0, larger means more noise.
+    """
+    return torch.sigmoid(mean + torch.randn(n, generator=generator, device=generator.device))
 
 
 def time_grid(num_steps: int) -> list[float]:
