@@ -42,7 +42,7 @@ def build_app(studio: Studio, studies: LateApi) -> gr.Blocks:
         title="ttmpref · text to music", analytics_enabled=False, delete_cache=sweeping
     ) as app:
         gr.HTML(_header(studio), elem_id="masthead", js_on_load=None)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Generate", id="generate"):
                 build_generate_tab(studio, folder)
             with gr.Tab("Score", id="score"):
