@@ -29,7 +29,9 @@ def build_listen_tab(tab: gr.Tab, studies: LateApi) -> None:
         tab: the tab itself.
         studies: the API that the page in the frame talks to.
     """
-    place = gr.HTML(words.LOOKING_FOR_STUDIES, elem_id="listen", js_on_load=None)
+    place = gr.HTML(
+        words.LOOKING_FOR_STUDIES, elem_id="listen", elem_classes="status", js_on_load=None
+    )
     tab.select(
         lambda: listen_html(studies), outputs=place, queue=False, show_progress="hidden",
         api_visibility="private",
