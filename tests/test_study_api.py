@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import shutil
-import time
 import zipfile
 from uuid import uuid4
 
@@ -200,17 +199,15 @@ def test_check_12_tokens_of_clips_are_random_and_of_one_session(api):
     assert api.get(f"/stimuli/{mine['A']}").status_code == 401
 
 
-def test_check_17_clips_of_both_systems_come_equally_fast(api):
+def test_check_17_nothing_about_a_clip_makes_it_slower_than_the_other(api):
+    """Both answers are equally long and say the same but for their own token; times are the load
+    benchmark's affair (`benchmarks.study_load`)."""
     token = api.join()
     trial = api.next(token)["trial"]
-    taken = {side: [] for side in trial["stimuli"]}
-    for _ in range(60):
-        for side, name in trial["stimuli"].items():
-            started = time.perf_counter()
-            api.get(f"/stimuli/{name}", token)
-            taken[side].append(time.perf_counter() - started)
-    fastest = {side: sorted(times)[len(times) // 4] for side, times in taken.items()}
-    assert abs(fastest["A"] - fastest["B"]) < 0.001
+    replies = [api.get(f"/stimuli/{name}", token) for name in trial["stimuli"].values()]
+    assert len({len(reply.content) for reply in replies}) == 1
+    first, second = ({k: v for k, v in r.headers.items() if k != "etag"} for r in replies)
+    assert first == second
 
 
 def test_check_13_nothing_sent_to_a_listener_names_what_is_compared(api, built):
