@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.corpus.vocabulary import GENRES, LEADS, TEMPO_CLASSES
+from training.corpus.vocabulary import GENRES, LEADS, TEMPO_CLASSES, tempo_class_of
 from ttmpref.audio import cut_or_pad, resample
 from ttmpref.config import MelConfig
 from ttmpref.models.mel import LogMel
@@ -35,7 +35,6 @@ FRAMES_PER_SECOND = MEL.sample_rate / MEL.hop_length
 DYNAMIC_RANGE = 9.0  # natural log units below the loudest cell that are kept, about 78 dB
 BANDS = 4
 LAGS = range(17, 190)  # 0.2 s to 2.2 s
-SLOW_BELOW, FAST_ABOVE = 85.0, 120.0  # BPM, as the corpus defines its tempo classes
 
 
 @dataclass(frozen=True)
@@ -173,11 +172,6 @@ def labels_of(tags: dict[str, Any]) -> dict[str, int]:
     return {name: classes.index(tags[name]) for name, classes in CLASSES.items()}
 
 
-def tempo_class(bpm: float) -> int:
-    """Class number of a tempo."""
-    return int(bpm >= SLOW_BELOW) + int(bpm > FAST_ABOVE)
-
-
 class Lessons:
     """Random training batches of augmented windows."""
 
@@ -199,7 +193,7 @@ class Lessons:
         features, tags, recipe = self._features[row], self._tags[row], self.recipe
         log_mel = self._coloured(self._crop(features.log_mel, recipe.crop_frames).float())
         stretch = 1.0 + self._rng.uniform(-recipe.largest_stretch, recipe.largest_stretch)
-        labels = labels_of(tags) | {"tempo_class": tempo_class(tags["tempo_bpm"] * stretch)}
+        labels = labels_of(tags | {"tempo_class": tempo_class_of(tags["tempo_bpm"] * stretch)})
         return self._masked(log_mel), self._stretched(features.onsets, stretch), labels
 
     def _crop(self, frames: Tensor, length: int) -> Tensor:

@@ -26,6 +26,7 @@ from training.corpus import (
     sample_tags,
 )
 from training.corpus import build as build_module
+from training.corpus.tags import on_grid
 from training.corpus.theory import compose_harmony, is_minor, scale_of
 from training.corpus.vocabulary import (
     ACCOMPANIMENT,
@@ -34,6 +35,7 @@ from training.corpus.vocabulary import (
     MOODS,
     TEMPO_CLASSES,
     TEMPO_WORDS,
+    tempo_class_of,
 )
 
 SHORT = CorpusRecipe(
@@ -100,6 +102,25 @@ def test_tempo_class_states_the_tempo(many_tags) -> None:
         bpm = tags.tempo_bpm
         expected = "slow" if bpm < 85 else "fast" if bpm > 120 else "medium"
         assert tags.tempo_class == expected
+
+
+def test_a_beat_step_keeps_the_class_and_makes_beats_whole_steps(many_tags) -> None:
+    step_s = 2048 / 44100
+    for tags in many_tags:
+        moved = on_grid(tags, step_s)
+        steps = 60.0 / moved.tempo_bpm / step_s
+        assert abs(steps - round(steps)) < 1e-6
+        assert tempo_class_of(moved.tempo_bpm) == tags.tempo_class
+        assert abs(moved.tempo_bpm / tags.tempo_bpm - 1.0) < 0.15
+        assert replace(moved, tempo_bpm=tags.tempo_bpm) == tags
+
+
+def test_a_recipe_with_a_beat_step_composes_on_it() -> None:
+    recipe = CorpusRecipe(beat_step=2048)
+    for index in range(5):
+        piece, captions = compose_index(recipe, index)
+        free, _ = compose_index(CorpusRecipe(), index)
+        assert piece.tags == on_grid(free.tags, 2048 / 44100) and captions
 
 
 def test_no_accompaniment_plays_the_leads_own_program(many_tags) -> None:

@@ -25,7 +25,7 @@ from .composer import compose
 from .render import Renderer
 from .sampler import find_sound_font
 from .score import Piece, Tags
-from .tags import sample_tags
+from .tags import on_grid, sample_tags
 
 FORMAT = 1  # raise when the same recipe gives other music
 _REPORT_EVERY = 50
@@ -39,6 +39,7 @@ class CorpusRecipe(BaseModel):
         seed: base seed, >= 0.
         piece_seconds: length of every piece, seconds, >= 2.
         sample_rate: hertz.
+        beat_step: a beat lasts a whole number of this many samples; 0 leaves the tempi free.
         captions_per_piece: how many wordings each piece gets, 1..20.
         splits: pieces per split, in index order.
     """
@@ -48,6 +49,7 @@ class CorpusRecipe(BaseModel):
     seed: int = Field(default=20240607, ge=0)
     piece_seconds: float = Field(default=30.0, ge=2.0, le=600.0)
     sample_rate: int = Field(default=44100, ge=8000, le=96000)
+    beat_step: int = Field(default=0, ge=0, le=4410)
     captions_per_piece: int = Field(default=6, ge=1, le=20)
     splits: dict[str, int] = Field(
         default_factory=lambda: {"train": 2800, "validation": 100, "evaluation": 700}
@@ -170,6 +172,8 @@ def piece_file(index: int) -> str:
 
 def _describe_index(recipe: CorpusRecipe, index: int) -> tuple[Tags, tuple[str, ...]]:
     tags = sample_tags(np.random.default_rng([recipe.seed, index, _TAGS]))
+    if recipe.beat_step:
+        tags = on_grid(tags, recipe.beat_step / recipe.sample_rate)
     words = np.random.default_rng([recipe.seed, index, _WORDS])
     return tags, tuple(describe_many(tags, recipe.captions_per_piece, words))
 

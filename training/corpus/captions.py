@@ -108,9 +108,9 @@ def _tempo(tags: Tags, rng: np.random.Generator) -> str:
 
 
 def _bpm(tags: Tags, rng: np.random.Generator) -> str:
-    rounded = 5 * round(tags.tempo_bpm / 5)
-    frames = (f"around {rounded} BPM", f"at {tags.tempo_bpm} BPM", f"about {rounded} bpm",
-              f"{tags.tempo_bpm} BPM")  # fmt: skip
+    exact, rounded = round(tags.tempo_bpm), 5 * round(tags.tempo_bpm / 5)
+    frames = (f"around {rounded} BPM", f"at {exact} BPM", f"about {rounded} bpm",
+              f"{exact} BPM")  # fmt: skip
     return _pick(frames, rng)
 
 

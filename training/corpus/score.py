@@ -33,7 +33,7 @@ class Tags:
     genre: str
     lead: str
     mood: str
-    tempo_bpm: int
+    tempo_bpm: float
     tempo_class: str
     key: str
     mode: str

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .score import Tags
-from .vocabulary import DENSITIES, GENRES, LEADS, MOODS, TEMPO_CLASSES, TONICS
+from .vocabulary import DENSITIES, GENRES, LEADS, MOODS, TEMPO_CLASSES, TONICS, tempo_class_of
 
 # What always accompanies a genre: (bass, chords, pad or second chordal part, drums).
 _BAND: dict[str, tuple[str, ...]] = {
@@ -71,7 +73,7 @@ def sample_tags(rng: np.random.Generator) -> Tags:
         genre=genre,
         lead=lead,
         mood=mood,
-        tempo_bpm=int(rng.integers(low, high + 1)),
+        tempo_bpm=float(rng.integers(low, high + 1)),
         tempo_class=tempo_class,
         key=str(rng.choice(TONICS)),
         mode=_mode(genre, mood, rng),
@@ -79,6 +81,21 @@ def sample_tags(rng: np.random.Generator) -> Tags:
         beats_per_bar=3 if rng.random() < GENRES[genre].waltz else 4,
         instruments=_instruments(genre, lead, mood, rng),
     )
+
+
+def on_grid(tags: Tags, step_s: float) -> Tags:
+    """Moves the tempo to the nearest of its class whose beat is a whole number of steps.
+
+    Args:
+        tags: a piece's tags.
+        step_s: length of a step, seconds, at most 0.1, so that every class has a tempo.
+
+    Returns:
+        The same tags with that tempo.
+    """
+    tempi = [60.0 / (count * step_s) for count in range(1, int(2.0 / step_s))]
+    own = [bpm for bpm in tempi if tempo_class_of(bpm) == tags.tempo_class]
+    return replace(tags, tempo_bpm=min(own, key=lambda bpm: abs(np.log(bpm / tags.tempo_bpm))))
 
 
 def _mode(genre: str, mood: str, rng: np.random.Generator) -> str:

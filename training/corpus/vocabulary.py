@@ -21,6 +21,7 @@ SCALES: dict[str, tuple[int, ...]] = {
 }
 
 TEMPO_CLASSES: tuple[str, ...] = ("slow", "medium", "fast")
+SLOW_BELOW_BPM, FAST_ABOVE_BPM = 85.0, 120.0
 DENSITIES: tuple[str, ...] = ("sparse", "moderate", "dense")
 
 
@@ -422,3 +423,8 @@ ACCOMPANIMENT: dict[str, tuple[int, tuple[str, ...]]] = {
     "hand percussion": (0, ("hand percussion", "light percussion", "a light acoustic beat")),
     "latin percussion": (0, ("congas", "Latin percussion", "congas and percussion", "percussion")),
 }
+
+
+def tempo_class_of(bpm: float) -> str:
+    """Returns the class of a tempo, one of TEMPO_CLASSES."""
+    return TEMPO_CLASSES[int(bpm >= SLOW_BELOW_BPM) + int(bpm > FAST_ABOVE_BPM)]
