@@ -16,7 +16,7 @@ PACKAGE = ROOT / "ttmpref"
 LAYERS = (
     ("types", "protocols", "config", "assets", "audio", "uploads", "metrics", "flow", "__init__"),
     ("models", "encoders", "autoencoder", "separation", "loudness"),
-    ("generator", "reward", "postprocess", "evaluation", "study", "fetch"),
+    ("generator", "series", "reward", "postprocess", "evaluation", "study", "fetch"),
     ("studio",),
     ("doctor", "cli", "__main__", "ui"),
 )

@@ -411,7 +411,7 @@ def test_a_full_disk_leaves_neither_audio_nor_sidecar(studio, tmp_path, monkeypa
 def test_warming_up_loads_the_default_stage_and_never_raises(own_preset, caplog):
     studio = Studio.open(str(own_preset), "cpu")
     studio.warm_up()
-    assert ("stage", "baseline") in studio._parts
+    assert ("stage", "baseline", "none") in studio._parts
     (own_preset.parent / "baseline.safetensors").unlink()
     Studio.open(str(own_preset), "cpu").warm_up()
     assert "not warmed up" in caplog.text

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,6 +32,7 @@ PRESET_FOLDER = Path(__file__).parent / "presets"
 HeadKind = Literal[
     "none", "global_adaln", "input_add", "audio_prepend", "latent_adaln", "text_prepend"
 ]
+HEADS_WITH_SCORE: tuple[HeadKind, ...] = get_args(HeadKind)[1:]  # all but "none"
 
 
 class FrozenConfig(BaseModel):

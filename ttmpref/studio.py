@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ttmpref import __version__, assets
 from ttmpref.audio import check_suffix, encode_clip, read_clip, write_files
-from ttmpref.config import FrozenConfig, Preset, RankerConfig, StageConfig, load_preset
+from ttmpref.config import (
+    HEADS_WITH_SCORE,
+    FrozenConfig,
+    HeadKind,
+    Preset,
+    RankerConfig,
+    StageConfig,
+    load_preset,
+)
 from ttmpref.types import (
     MAX_VARIATIONS,
     Clip,
@@ -36,6 +44,7 @@ from ttmpref.types import (
     Settings,
     StageInfo,
     TtmprefError,
+    check_choice,
     check_range,
 )
 from ttmpref.uploads import read_upload
@@ -52,6 +61,7 @@ if TYPE_CHECKING:
     from ttmpref.reward.ranker import RankerHead
     from ttmpref.reward.scorer import Scorer
     from ttmpref.separation import DemucsSeparator
+    from ttmpref.series import Made, Task
 
 logger = logging.getLogger(__name__)
 
@@ -167,18 +177,36 @@ class Studio:
         if missing is not None:
             raise MissingWeights(f"stage {request.stage!r} cannot be used: {missing}")
 
-    def stream(self, request: GenerationRequest) -> Iterator[Progress | Generation]:
+    def stream(
+        self, request: GenerationRequest, head: HeadKind | None = None
+    ) -> Iterator[Progress | Generation]:
         """Progress after every solver step, then one generation per variation.
 
         Closing the iterator stops the work within one step. It may be advanced from different
         threads, one at a time.
+
+        Args:
+            head: runs the stage's weights under another score head, as in the cross-loading
+                ablation; None for the stage's own.
+
+        Raises:
+            InvalidRequest: the weights of a stage without a score under a score head, or the
+                reverse.
         """
         self._check(request)
-        if ("stage", request.stage) not in self._parts:
+        if _key(self._under(request.stage, head)) not in self._parts:
             yield Progress(0, request.num_steps, "loading the weights")
         with self._lock:
-            steps = self._generator(request.stage).stream(request)
+            steps = self._generator(request.stage, head).stream(request)
         yield from self._in_turns(steps)
+
+    def _under(self, stage_name: str, head: HeadKind | None) -> StageConfig:
+        """A stage with its own head, or its weights under another that takes what it takes."""
+        stage = self.preset.stage(stage_name)
+        if head is None:
+            return stage
+        check_choice("head", head, ("none",) if stage.head == "none" else HEADS_WITH_SCORE)
+        return stage.model_copy(update={"head": head})
 
     def _in_turns(self, steps: abc.Generator[Item]) -> Iterator[Item]:
         """Items of a generator that works with the models, holding the lock for one at a time."""
@@ -192,12 +220,28 @@ class Studio:
         finally:
             steps.close()
 
+    def series(self, tasks: Sequence[Task]) -> Iterator[Progress | Made]:
+        """Progress over several clips, and each with its reward as soon as it is finished.
+
+        See `ttmpref.series`. Without a usable ranker clips come without rewards. Closing the
+        iterator stops the work within one step.
+        """
+        from ttmpref.series import make_series
+
+        def score(clips: Sequence[Clip], prompts: Sequence[str]) -> list[RewardScore]:
+            return self.score(clips, prompts, timeline=False)
+
+        yield from make_series(self.stream, None if self.scoring_missing() else score, tasks)
+
     def generate(
-        self, request: GenerationRequest, on_progress: Callable[[Progress], None] | None = None
+        self,
+        request: GenerationRequest,
+        on_progress: Callable[[Progress], None] | None = None,
+        head: HeadKind | None = None,
     ) -> list[Generation]:
-        """All variations of a request, in order of their seeds."""
+        """All variations of a request, in order of their seeds; `head` as in `stream`."""
         finished = []
-        for item in self.stream(request):
+        for item in self.stream(request, head):
             if isinstance(item, Generation):
                 finished.append(item)
             elif on_progress is not None:
@@ -307,7 +351,7 @@ class Studio:
             settings = replayed(provenance[PROVENANCE_KEY])
             again = self.optimise(whole, settings, on_progress).best
         else:
-            again = self.generate(whole, on_progress)[batch["index"]]
+            again = self.generate(whole, on_progress, provenance.get("head"))[batch["index"]]
         for difference in _differences(provenance, again.provenance):
             logger.warning("%s: %s", sidecar, difference)
         return [again]
@@ -405,9 +449,9 @@ class Studio:
         """The device the models run on; asking imports torch."""
         return self._part("device", lambda: _prepare_device(self._wanted_device))
 
-    def _generator(self, stage_name: str) -> Generator:
-        stage = self.preset.stage(stage_name)
-        return self._part(("stage", stage_name), lambda: self._build_generator(stage))
+    def _generator(self, stage_name: str, head: HeadKind | None = None) -> Generator:
+        stage = self._under(stage_name, head)
+        return self._part(_key(stage), lambda: self._build_generator(stage))
 
     def _build_generator(self, stage: StageConfig) -> Generator:
         """Everything a stage needs; the parts it shares come from the cache."""
@@ -544,6 +588,11 @@ class Studio:
             "versions": _versions(),
             "device": self.device,
         }
+
+
+def _key(stage: StageConfig) -> tuple[str, str, str]:
+    """What a stage's generator is kept by: one stage may run under several heads."""
+    return "stage", stage.name, stage.head
 
 
 def _versions() -> dict[str, str]:
