@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from training.corpus.degradations import Degradation
-from training.data import Corpus
+from training.data import CORPUS_RATE, Corpus
 from training.listeners import Listeners, Take, oracle_accuracy, takes_of
 from training.recipe import ListenersRecipe
 from ttmpref.loudness import integrated_loudness
@@ -31,7 +31,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         {
             "id": i, "split": "train", "file": f"{i}.flac", "seconds": SECONDS,
             "captions": [f"piece {i}"],
-            "tags": {"lead": LEADS[i % 3], "genre": GENRES[i % 2], "tempo_class": "slow"},
+            "tags": {"lead": LEADS[i % 3], "genre": GENRES[i % 2], "tempo_class": "slow",
+                     "tempo_bpm": 6000.0, "beats_per_bar": 4},
         }
         for i in range(PIECES)
     ]  # fmt: skip
@@ -64,6 +65,13 @@ def test_votes_of_a_prompt_depend_on_its_row_alone(listeners: Listeners) -> None
     assert len(together) == 4 * PIECES
     assert len({one.preference.id for one in together}) == len(together)
     assert len(takes_of(together)) <= len(together)
+
+
+def test_takes_begin_on_bar_lines(listeners: Listeners) -> None:
+    bar = 4 * 60 / 6000 * CORPUS_RATE
+    starts = [Take.of_name(name).start for name in takes_of(list(listeners.votes(range(PIECES))))]
+    assert len(set(starts)) > 2
+    assert all(start == round(round(start / bar) * bar) for start in starts)
 
 
 def test_everything_the_prompt_asks_for_and_every_fault_counts(listeners: Listeners) -> None:

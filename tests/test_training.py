@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from tests.conftest import build_tiny_preset
-from training import chain
+from training import chain, workplace
 from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
-from training.baseline import BaselineJob, LatentSplit
 from training.clap import ClapJob
 from training.corpus.vocabulary import GENRES
 from training.data import CORPUS_RATE, Corpus
 from training.features import bar_windows
+from training.flow_matching import Captions, FlowMatchingJob, LatentSplit, fresh_backbone
 from training.loop import Average, Job, Pace, Schedule, draws, run, write_aside
 from training.music_encoder import MusicEncoderJob
 from training.recipe import (
@@ -101,9 +101,11 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
     split = LatentSplit(
         latents=rng.random((5, 2, tiny.backbone.latent_frames, 4)).astype(np.float16),
         first_window=np.array([0, 1, 3, 5]),
-        text=rng.random((6, 12, 16)).astype(np.float16),
-        pooled=rng.random((6, 8)).astype(np.float16),
-        first_caption=np.array([0, 2, 4, 6]),
+        captions=Captions(
+            rng.random((6, 12, 16)).astype(np.float16),
+            rng.random((6, 8)).astype(np.float16),
+            np.array([0, 2, 4, 6]),
+        ),
     )
     empty = (torch.zeros(12, 16), torch.zeros(8))
     small_clap = ClapRecipe(
@@ -125,8 +127,11 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
         "music_encoder": lambda: MusicEncoderJob(small_hubert, music, corpora),
         "vae": lambda: VAEJob(VAERecipe(**step, frames=16), tiny.autoencoder, corpora),
         "vocoder": lambda: VocoderJob(vocoder, tiny.autoencoder, coded, network),
-        "baseline": lambda: BaselineJob(
-            BackboneRecipe(**step), tiny.backbone, (split, split), empty
+        "baseline": lambda: FlowMatchingJob(
+            "baseline",
+            BackboneRecipe(**step),
+            fresh_backbone(0, tiny.backbone, split.latents, empty),
+            (split, split),
         ),
         "separator": lambda: SeparatorJob(separator, sounds),
     }
@@ -254,26 +259,28 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_run_goes_on_from_shipped_weights_and_says_so(
     name: str, jobs: dict[str, Callable[[], Job]], tmp_path: Path
 ) -> None:
-    place = chain.Workplace(
+    place = workplace.Workplace(
         load_recipe("demo"), tmp_path / "data", tmp_path / "runs", tmp_path / "assets"
     )
     first, shipped = jobs[name](), place.assets / "weights.safetensors"
-    chain._train(place, first, BackboneRecipe(steps=6, batch=2, learning_rate=1e-3))
+    workplace.train(place, first, BackboneRecipe(steps=6, batch=2, learning_rate=1e-3))
     first.export(shipped)
 
     elsewhere = dataclasses.replace(place, runs=tmp_path / "others", from_assets=True)
     job = jobs[name]()
-    chain._go_on_from_assets(elsewhere, job, shipped)
+    workplace.go_on_from_assets(elsewhere, job, shipped)
     job.export(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == shipped.read_bytes()
-    chain._train(elsewhere, job, BackboneRecipe(steps=8, batch=2, learning_rate=1e-3))
+    workplace.train(elsewhere, job, BackboneRecipe(steps=8, batch=2, learning_rate=1e-3))
     logs = place.assets / "logs"
     record = json.loads((logs / f"{name}.json").read_text())
     assert (record["restarts"], record["updates"]) == ([6], 8)
     lines = (logs / f"{name}.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == [6, 8]
-    chain._go_on_from_assets(elsewhere, jobs[name](), tmp_path / "not read: there is a checkpoint")
+    workplace.go_on_from_assets(
+        elsewhere, jobs[name](), tmp_path / "not read: there is a checkpoint"
+    )
 
 
 def test_the_separators_step_renders_voices_trains_and_leaves_a_bag(
@@ -287,7 +294,7 @@ def test_the_separators_step_renders_voices_trains_and_leaves_a_bag(
         ),
     )  # fmt: skip
     recipe = load_recipe("demo").model_copy(update={"separator": small})
-    place = chain.Workplace(recipe, tmp_path / "data", tmp_path / "runs", tmp_path / "assets")
+    place = workplace.Workplace(recipe, tmp_path / "data", tmp_path / "runs", tmp_path / "assets")
     shutil.copytree(corpora[0].folder, place.corpus_folder)
     chain.separator(place)
     assert read_bag(str(place.assets / small.folder), BAG).sources == ("vocals",)
@@ -315,14 +322,16 @@ def test_latents_are_drawn_with_a_caption_of_their_own_piece() -> None:
     split = LatentSplit(
         latents=np.arange(5, dtype=np.float16)[:, None, None, None] * np.ones((1, 2, 8, 1)),
         first_window=np.array([0, 2, 3, 5]),
-        text=np.arange(6, dtype=np.float16)[:, None, None],
-        pooled=np.arange(6, dtype=np.float16)[:, None],
-        first_caption=np.array([0, 1, 4, 6]),
+        captions=Captions(
+            np.arange(6, dtype=np.float16)[:, None, None],
+            np.arange(6, dtype=np.float16)[:, None],
+            np.array([0, 1, 4, 6]),
+        ),
     )
-    mean, _, text, _ = split.batch(64, draws(0, "test", 0))
-    owner = torch.tensor([0, 1, 1, 1, 2, 2])[text[:, 0, 0].long()]
-    assert torch.equal(owner, torch.tensor([0, 0, 1, 2, 2])[mean[:, 0, 0].long()])
-    assert mean[:, 0, 0].unique().tolist() == [0, 1, 2, 3, 4]
+    batch = split.batch(64, draws(0, "test", 0))
+    owner = torch.tensor([0, 1, 1, 1, 2, 2])[batch.text[:, 0, 0].long()]
+    assert torch.equal(owner, torch.tensor([0, 0, 1, 2, 2])[batch.mean[:, 0, 0].long()])
+    assert batch.mean[:, 0, 0].unique().tolist() == [0, 1, 2, 3, 4]
 
 
 def test_windows_of_latents_begin_on_bar_lines(corpora: tuple[Corpus, Corpus]) -> None:

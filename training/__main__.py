@@ -21,7 +21,6 @@ from training import ranker_commands
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
 
-
 class StepsByDefault(TyperGroup):
     """`python -m training vae vocoder` is short for `python -m training steps vae vocoder`."""
 
@@ -64,14 +63,16 @@ def run_steps(
 
     from training import chain
     from training.recipe import load_recipe
+    from training.workplace import Workplace
 
     ranker_commands.start_logging()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     chosen = load_recipe(recipe)
-    if unknown := [step for step in steps if step not in ("chain", *chain.STEPS)]:
-        raise typer.BadParameter(f"{unknown[0]!r}; accepted: chain, {', '.join(chain.STEPS)}")
-    place = chain.Workplace(
+    accepted = ("chain", *chain.STEPS, *chain.EXTRA_STEPS)
+    if unknown := [step for step in steps if step not in accepted]:
+        raise typer.BadParameter(f"{unknown[0]!r}; accepted: {', '.join(accepted)}")
+    place = Workplace(
         recipe=chosen,
         data=data,
         runs=runs / chosen.name,

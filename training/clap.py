@@ -82,9 +82,7 @@ def build_clap(recipe: ClapRecipe, config: presets.ClapConfig, pad_token: int) -
         layer_norm_eps=1e-5,
         projection_dim=config.dim,
     )
-    return ClapModel(
-        ClapConfig(text_config=text, audio_config=audio, projection_dim=config.dim)
-    )
+    return ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=config.dim))
 
 
 def _features_of_rows(

@@ -18,7 +18,7 @@ import torch
 
 from training.data import Corpus
 from training.listeners import Listeners, RoundTrip, Take, oracle_accuracy
-from training.pair_features import PairFeatures, encode_pairs, pair_features
+from training.pair_features import FeatureStore, PairFeatures, encode_pairs, pair_features
 from training.ranker_runs import LAYOUTS, Material, preset_features
 from training.recipe import Recipe, recipe_hash
 from ttmpref import assets
@@ -58,22 +58,24 @@ class Hearing:
         self.protocol = json.dumps(parts + [recipe_hash(listeners.recipe)])
 
     def __call__(self, pairs: Sequence[Preference]) -> PairFeatures:
+        store = self.store(pairs)
+        layout = FeatureLayout(tuple((n, store.blocks[n].shape[1]) for n in self.blocks))
+        return pair_features(pairs, store, layout)[0]
+
+    def store(self, pairs: Sequence[Preference]) -> FeatureStore:
+        """Features of all takes and prompts of the pairs."""
         key = hashlib.sha256(self.protocol.encode()).hexdigest()[:16]
         path = self.folder / f"takes.{self.listeners.corpus.split}.{key}.safetensors"
         store, faults = encode_pairs(pairs, self.features, self._hear, path, self.protocol)
-        layout = FeatureLayout(tuple((n, store.blocks[n].shape[1]) for n in self.blocks))
-        found, missing = pair_features(pairs, store, layout)
-        if faults or missing:
-            raise RuntimeError(f"a take cannot be made: {(faults + missing)[0]}")
-        return found
+        if faults:
+            raise RuntimeError(f"a take cannot be made: {faults[0]}")
+        return store
 
     def _hear(self, name: str) -> Clip:
         return self.listeners.clip(name, self.round_trip)
 
 
-def material(
-    recipe: Recipe, train: Corpus, test: Corpus, caches: Path
-) -> tuple[Material, Hearing]:
+def material(recipe: Recipe, train: Corpus, test: Corpus, caches: Path) -> tuple[Material, Hearing]:
     """Features of all pairs, divided by pieces, and what hears the test split."""
     parts, hearing = {}, {}
     for corpus in (train, test):

@@ -26,7 +26,7 @@ from ttmpref.protocols import AudioTextEncoder, TextEncoder
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def _cached(path: Path, total: int, chunk: int, make: Callable[[int, int], Tensor]) -> np.ndarray:
+def cached(path: Path, total: int, chunk: int, make: Callable[[int, int], Tensor]) -> np.ndarray:
     """Memory-mapped fp16 rows; `make(start, stop)` gives rows start..stop."""
 
     def save(aside: Path) -> None:
@@ -57,7 +57,7 @@ def latent_features(corpus: Corpus, encode: Encode, folder: Path) -> np.ndarray:
         waveform = corpus.cut(np.arange(start, stop), np.zeros(stop - start, int), samples)
         return torch.stack(encode(waveform), dim=1).transpose(2, 3)
 
-    return _cached(folder / f"latents.{corpus.split}.npy", total, 4, make)
+    return cached(folder / f"latents.{corpus.split}.npy", total, 4, make)
 
 
 def bar_windows(corpus: Corpus, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def bar_features(
         waveform = corpus.cut(rows[start:stop], starts[start:stop], samples)
         return torch.stack(encode(waveform), dim=1).transpose(2, 3)
 
-    return _cached(folder / f"bars-{samples}.{corpus.split}.npy", len(rows), 12, make), firsts
+    return cached(folder / f"bars-{samples}.{corpus.split}.npy", len(rows), 12, make), firsts
 
 
 @torch.inference_mode()
@@ -103,13 +103,13 @@ def caption_features(
     """Sequence features, pooled features, and the first caption's row of every piece."""
     captions = [caption for piece in corpus.captions for caption in piece]
     firsts = np.cumsum([0, *(len(piece) for piece in corpus.captions)])
-    sequence = _cached(
+    sequence = cached(
         folder / f"text.{corpus.split}.npy",
         len(captions),
         128,
         lambda a, b: text.encode(captions[a:b]),
     )
-    pooled = _cached(
+    pooled = cached(
         folder / f"pooled.{corpus.split}.npy",
         len(captions),
         128,

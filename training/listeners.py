@@ -20,6 +20,7 @@ import numpy as np
 
 from training.corpus.degradations import KINDS, Degradation, as_loud, degrade
 from training.data import CORPUS_RATE, Corpus
+from training.features import bar_samples
 from training.loop import numpy_draws
 from training.recipe import ListenersRecipe
 from ttmpref.types import Clip, InvalidRequest, Preference, Vote, vote_target
@@ -93,7 +94,10 @@ class Listeners:
         for row in rows:
             rng = numpy_draws(self.recipe.seed, f"listeners {self.corpus.split}", row)
             prompt = str(rng.choice(self.corpus.pieces[row].captions))
-            takes = [self._take(row, rng) for _ in range(TAKES_PER_PROMPT)]
+            takes: list[Take] = []
+            while len(takes) < TAKES_PER_PROMPT:  # a clean one may come twice: there are few bars
+                take = self._take(row, rng)
+                takes += [take] if take not in takes else []
             for i, take in enumerate(takes):
                 yield self._vote(f"{row}-{i}", row, prompt, take, takes[i - 1], rng)
 
@@ -101,11 +105,16 @@ class Listeners:
         recipe, (pieces, length) = self.recipe, self.corpus.waveforms.shape
         sound = rng.choice(["piece", "codec", "noise"], p=recipe.sounds)
         played = int(rng.integers(pieces)) if rng.random() < recipe.other_piece else row
-        start = int(rng.integers(length - self.samples + 1))
+        start = self._bar_line(played, int(rng.integers(length - self.samples + 1)))
         kinds = rng.choice(KINDS, rng.choice(3, p=recipe.fault_counts), replace=False).tolist()
         drawn = [(kind, rng.integers(1, STRENGTHS + 1), rng.integers(1000)) for kind in kinds]
         faults = tuple(Degradation(k, int(s) / STRENGTHS, int(seed)) for k, s, seed in drawn)
         return Take(str(sound), played, start, faults)
+
+    def _bar_line(self, row: int, sample: int) -> int:
+        """The last bar line up to a sample: takes begin as the backbone's windows do."""
+        bar = bar_samples(self.corpus.pieces[row].tags)
+        return round(sample // bar * bar)
 
     def utility(self, take: Take, row: int) -> float:
         """Of a take for the prompt of a piece, before anybody's taste."""

@@ -13,7 +13,15 @@ from typing import Literal
 from pydantic import Field
 
 from training.corpus import CorpusRecipe
-from ttmpref.config import ConfigError, FrozenConfig, Preset, load_preset, read_yaml, validated
+from ttmpref.config import (
+    ConfigError,
+    FrozenConfig,
+    HeadKind,
+    Preset,
+    load_preset,
+    read_yaml,
+    validated,
+)
 from ttmpref.reward.ranker import DROPOUT, HIDDEN
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
@@ -130,6 +138,7 @@ class BackboneRecipe(StepRecipe):
 
     Attributes:
         null_text: probability that a sample's text is replaced by the empty text.
+        null_score: probability that a sample's score is replaced by the null score.
         grad_clip: largest norm of the gradient.
         time_mean: mean of the logit of the training times from update `time_mean_from` on, 0 before
             it: texture is learnt at low noise, rhythm and form are decided at high noise.
@@ -137,10 +146,87 @@ class BackboneRecipe(StepRecipe):
     """
 
     null_text: float = Field(0.1, ge=0, le=1)
+    null_score: float = Field(0.1, ge=0, le=1)
     grad_clip: float = Field(1.0, gt=0)
     time_mean: float = Field(0.0, ge=-3, le=3)
     time_mean_from: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class SFTRecipe(BackboneRecipe):
+    """Score-conditioned fine-tune (paper, section III-B).
+
+    Attributes:
+        head: where the score enters.
+    """
+
+    head: HeadKind = "global_adaln"
+
+
+class SampledRecipe(BackboneRecipe):
+    """A stage that learns from clips of the stage before it.
+
+    Attributes:
+        sample_score, sample_guidance: s and w that the clips are made with.
+        sample_seed: of the first clip; clip i has seed `sample_seed` + i.
+    """
+
+    sample_score: float = 2.0
+    sample_guidance: float = Field(4.0, ge=0)
+    sample_seed: int = Field(0, ge=0)
+
+
+class ExpertRecipe(SampledRecipe):
+    """Expert iteration (paper, section III-D).
+
+    Attributes:
+        candidates: clips sampled, one for each of as many captions of the training split.
+        keep: clips kept, best first by the sum of the standard scores of reward and CLAP score.
+        oversample: how often a kept clip stands in the mixture with the training windows.
+        polish_steps, polish_learning_rate: of the last updates, on the kept clips alone.
+    """
+
+    candidates: int = Field(630, gt=1)
+    keep: int = Field(64, gt=0)
+    oversample: int = Field(5, gt=0)
+    polish_steps: int = Field(gt=0)
+    polish_learning_rate: float = Field(gt=0)
+
+
+class PairsRecipe(SampledRecipe):
+    """Training on a better and a worse clip of each prompt, ranked by CLAP under it.
+
+    Attributes:
+        prompts: captions of the training split.
+        clips_per_prompt: of which the best and the worst make the pair.
+        held_out: share of the pairs kept for validation.
+    """
+
+    prompts: int = Field(gt=1)
+    clips_per_prompt: int = Field(5, gt=1)
+    held_out: float = Field(0.1, gt=0, lt=1)
+
+
+class CRPORecipe(PairsRecipe):
+    """CRPO (paper, section III-D).
+
+    Attributes:
+        beta: strength of the preference term.
+        flow_weight: lambda of the winner's flow-matching loss.
+    """
+
+    beta: float = Field(2000.0, gt=0)
+    flow_weight: float = Field(1.0, ge=0)
+
+
+class NFTRecipe(PairsRecipe):
+    """Offline negative-aware fine-tune, the alternative last stage.
+
+    Attributes:
+        nft_beta: share of the new velocity in the mixture with the old one.
+    """
+
+    nft_beta: float = Field(0.2, gt=0, le=1)
 
 
 class VoicesRecipe(FrozenConfig):
@@ -267,6 +353,10 @@ class Recipe(FrozenConfig):
     separator: SeparatorRecipe | None = None
     listeners: ListenersRecipe = ListenersRecipe()
     ranker: RankerRecipe = RankerRecipe()
+    sft: SFTRecipe | None = None
+    expert: ExpertRecipe | None = None
+    crpo: CRPORecipe | None = None
+    nft: NFTRecipe | None = None
 
     @property
     def target(self) -> Preset:
