@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tests.conftest import build_tiny_preset
@@ -19,6 +20,7 @@ from training import chain, workplace
 from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
 from training.clap import ClapJob
 from training.corpus.vocabulary import GENRES
+from training.crpo import CRPOJob, NFTJob, Pairs
 from training.data import CORPUS_RATE, Corpus
 from training.features import bar_windows
 from training.flow_matching import Captions, FlowMatchingJob, LatentSplit, fresh_backbone
@@ -27,7 +29,9 @@ from training.music_encoder import MusicEncoderJob
 from training.recipe import (
     BackboneRecipe,
     ClapRecipe,
+    CRPORecipe,
     MusicEncoderRecipe,
+    NFTRecipe,
     SeparatorRecipe,
     TextEncoderRecipe,
     TokenizerRecipe,
@@ -36,9 +40,11 @@ from training.recipe import (
     VoicesRecipe,
     load_recipe,
 )
+from training.scored import ScoredSplit
 from training.separator import BAG, SeparatorJob, Sounds
 from training.text import TARGETS, TextEncoderJob, train_tokenizer
 from ttmpref.config import ConfigError, MusicEncoderConfig, Preset, load_preset
+from ttmpref.models.fluxaudio import FluxAudio
 from ttmpref.separation import read_bag
 
 SECONDS, RATE = 2.0, 8000
@@ -108,6 +114,9 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
         ),
     )
     empty = (torch.zeros(12, 16), torch.zeros(8))
+    scored = ScoredSplit(split.latents, np.arange(5) % 3, rng.random(5).astype("f"), split.captions)
+    clips = rng.normal(size=(2, 4, tiny.backbone.latent_frames, 4)).astype(np.float16)
+    pairs = Pairs(*clips, torch.randn(4, 12, 16), torch.randn(4, 8), score=2.0)
     small_clap = ClapRecipe(
         **step, patch_width=16, hop_length=64, n_fft=256, text_layers=1, text_width=32
     )
@@ -133,11 +142,30 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
             fresh_backbone(0, tiny.backbone, split.latents, empty),
             (split, split),
         ),
+        "sft": lambda: FlowMatchingJob(
+            "sft", BackboneRecipe(**step), scored_backbone(tiny), (scored, scored)
+        ),
+        "crpo": lambda: CRPOJob(
+            "crpo", CRPORecipe(**step, prompts=4), scored_backbone(tiny), (pairs, pairs)
+        ),
+        "nft": lambda: NFTJob(
+            "nft", NFTRecipe(**step, prompts=4), scored_backbone(tiny), (pairs, pairs)
+        ),
         "separator": lambda: SeparatorJob(separator, sounds),
     }
 
 
-JOB_NAMES = ("text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline", "separator")
+def scored_backbone(tiny: Preset) -> FluxAudio:
+    """With a score head and weights that say something."""
+    backbone = FluxAudio(tiny.backbone, "global_adaln")
+    backbone.load_state_dict(load_file(tiny.stage("scored").weights))
+    return backbone
+
+
+JOB_NAMES = (
+    "text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline", "sft", "crpo", "nft",
+    "separator",
+)  # fmt: skip
 
 
 def tensors(job: Job) -> dict[str, torch.Tensor]:
