@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Callable
 
+from training import stages
 from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
 from training.clap import ClapJob
 from training.corpus import build_corpus
@@ -30,12 +31,6 @@ from ttmpref.reward.percentiles import write_collections
 from ttmpref.reward.ranker import write_ranker
 
 log = logging.getLogger(__name__)
-
-STEPS = (
-    "corpus", "tokenizer", "text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline",
-    "ranker", "separator", "takes", "sft", "expert", "crossload", "crpo",
-)  # fmt: skip
-EXTRA_STEPS = ("nft",)  # run when named: another last stage than the paper's
 
 
 def corpus(place: Workplace) -> None:
@@ -144,13 +139,21 @@ def separator(place: Workplace) -> None:
     job.export(place.assets / recipe.folder)
 
 
+_IN_ORDER = (
+    corpus, tokenizer, text_encoder, clap, music_encoder, vae, vocoder, baseline, ranker, separator,
+    stages.takes, stages.sft, stages.expert, stages.crossload, stages.crpo,
+)  # fmt: skip
+STEPS = tuple(step.__name__ for step in _IN_ORDER)
+EXTRA_STEPS = ("nft",)  # run when named: another last stage than the paper's
+_KNOWN: dict[str, Callable[[Workplace], None]] = {
+    step.__name__: step for step in (*_IN_ORDER, stages.nft)
+}
+
+
 def chain(place: Workplace, steps: tuple[str, ...] = STEPS) -> None:
     """Run the named steps in order; each leaves the manifest whole."""
-    known: dict[str, Callable[[Workplace], None]] = {
-        name: globals()[name] for name in (*STEPS, *EXTRA_STEPS)
-    }
     for name in steps:
         log.info("step %s", name)
-        known[name](place)
+        _KNOWN[name](place)
         if place.assets.exists():
             write_manifest(place)
