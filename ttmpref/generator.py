@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,15 @@ from ttmpref.config import Preset
 from ttmpref.flow import Velocity, draw_noise, guidance_at, guided_velocity, solve
 from ttmpref.loudness import LoudnessReport, normalise
 from ttmpref.models.fluxaudio import FluxAudio, Projected
-from ttmpref.types import Clip, Generation, GenerationRequest, Progress, ScoreCard, TtmprefError
+from ttmpref.types import (
+    Clip,
+    Generation,
+    GenerationRequest,
+    InvalidRequest,
+    Progress,
+    ScoreCard,
+    TtmprefError,
+)
 
 if TYPE_CHECKING:
     from ttmpref.protocols import AudioTextEncoder, Autoencoder, Separator, TextEncoder
@@ -132,11 +140,38 @@ class Generator:
             yield Generation(single, clip, scores, {**self.parts.provenance, "batch": batch}, taken)
 
     @torch.no_grad()
-    def _conditioning(self, request: GenerationRequest) -> Conditioning:
-        """Both branches, encoded and projected once for all steps and variations."""
-        backbone, count = self.parts.backbone, request.variations
-        prompt = self.preset.sampling.prompt_prefix + request.prompt
-        conditional = backbone.project(*self.parts.text_features(prompt)).expand(count)
+    def batch(self, requests: Sequence[GenerationRequest]) -> list[Clip]:
+        """Finished clips of requests that differ in nothing but prompt and seed, unmeasured.
+
+        They share every pass through the backbone, which costs less than one by one; a clip is that
+        of `stream` up to rounding.
+
+        Raises:
+            InvalidRequest: the requests differ in more, or ask for variations.
+        """
+        first = requests[0]
+        for request in requests:
+            same = dataclasses.replace(request, prompt=first.prompt, seed=first.seed)
+            if same != first or request.variations != 1:
+                raise InvalidRequest(
+                    "requests of a batch may differ in prompt and seed alone, one clip each; got "
+                    f"{first} and {request}"
+                )
+        conditional = Projected.concatenate(*(self._prompt(one.prompt) for one in requests))
+        velocity = self._guided(first, self._conditioning(first, conditional))
+        noise = self.noise(list(requests))
+        *_, latents = solve(velocity, noise, first.num_steps, first.solver)
+        return [self.finish(self.decode(one[None]))[0] for one in latents]
+
+    def _prompt(self, prompt: str) -> Projected:
+        """A prompt, encoded and projected."""
+        features = self.parts.text_features(self.preset.sampling.prompt_prefix + prompt)
+        return self.parts.backbone.project(*features)
+
+    @torch.no_grad()
+    def _conditioning(self, request: GenerationRequest, conditional: Projected) -> Conditioning:
+        """Both branches for all steps: V projected prompts, and what they are guided away from."""
+        backbone, count = self.parts.backbone, conditional.batch
         if request.negative_prompt.strip():
             features = self.parts.text_features(request.negative_prompt)
             unconditional = backbone.project(*features).expand(count)
@@ -151,7 +186,12 @@ class Generator:
 
     def velocity(self, request: GenerationRequest) -> Velocity:
         """The guided velocity field: (z (V, N, C), t) -> (V, N, C), differentiable in z."""
-        backbone, conditioning = self.parts.backbone, self._conditioning(request)
+        with torch.no_grad():
+            conditional = self._prompt(request.prompt).expand(request.variations)
+        return self._guided(request, self._conditioning(request, conditional))
+
+    def _guided(self, request: GenerationRequest, conditioning: Conditioning) -> Velocity:
+        backbone = self.parts.backbone
 
         def velocity(z: Tensor, t: float) -> Tensor:
             guidance = guidance_at(request.guidance_schedule, request.guidance, 1.0 - t)

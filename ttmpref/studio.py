@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ttmpref.generator import Generator, TextFeatures
     from ttmpref.reward.best_of_n import Choice
     from ttmpref.reward.entries import ScoreEntry
+    from ttmpref.reward.features import RewardFeatures
     from ttmpref.reward.files import FileScore
     from ttmpref.reward.latent_optimisation import Event, OptimisationSettings, Optimised
     from ttmpref.reward.percentiles import Collections
@@ -247,6 +248,21 @@ class Studio:
             elif on_progress is not None:
                 on_progress(item)
         return finished
+
+    def batch(
+        self, requests: Sequence[GenerationRequest], head: HeadKind | None = None
+    ) -> list[Clip]:
+        """Clips of requests that differ in prompt and seed alone, made together and not measured.
+
+        For measuring hundreds of clips; see `Generator.batch`. `head` as in `stream`.
+
+        Raises:
+            InvalidRequest: the requests differ in more.
+            MissingWeights: the stage cannot be used; the message is the reason.
+        """
+        self._check(requests[0])
+        with self._lock:
+            return self._generator(requests[0].stage, head).batch(requests)
 
     def choose(self, request: GenerationRequest, n: int) -> Iterator[Progress | Choice]:
         """Progress over n clips of a request's prompt from consecutive seeds, then all of them.
@@ -517,6 +533,16 @@ class Studio:
         self.check_scoring()
         listening = listening or self.preset.ranker.listening
         return self._part(listening, lambda: self._build_scorer(self.preset.ranker, listening))
+
+    def hearing(self) -> RewardFeatures:
+        """What the ranker hears of clips; without a usable ranker, what the metric CLAP does."""
+        if self.scoring_missing() is None:
+            return self.scorer().parts.features
+        from ttmpref.reward.features import RewardFeatures
+        from ttmpref.reward.ranker import CLAP_AUDIO, CLAP_TEXT
+
+        clap = self._clap(self.preset.metric_clap)
+        return self._part("hearing", lambda: RewardFeatures((CLAP_AUDIO, CLAP_TEXT), clap))
 
     def _build_scorer(self, config: RankerConfig, listening: Listening) -> Scorer:
         from ttmpref.encoders.mert import MertEncoder
