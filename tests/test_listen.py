@@ -44,14 +44,17 @@ def test_the_tab_shows_open_studies_and_names_paused_ones(data: Path, tmp_path: 
     api.store().close()
 
 
-def test_a_database_that_cannot_be_used_is_named_and_used_as_soon_as_it_can_be(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_database_that_cannot_be_used_is_named_in_the_log_and_used_as_soon_as_it_can_be(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'later' / 'studies.sqlite3'}")
     monkeypatch.setattr(study_app, "SECONDS_BETWEEN_TRIALS", 0.0)
     api = LateApi()
     client = TestClient(Starlette(routes=routes(api)))
-    assert "cannot be written" in listen_html(api)
+    caplog.clear()
+    shown = listen_html(api)
+    assert "cannot be shown just now" in shown and "later" not in shown
+    assert "cannot be written" in caplog.text  # with its path, for whoever runs the app
     refusal = client.get(f"{PREFIX}/studies/tiny")
     assert (refusal.status_code, refusal.json()["error"]["code"]) == (503, "unavailable")
     assert "retry-after" in refusal.headers and "later" not in refusal.text

@@ -21,6 +21,7 @@ from ttmpref.study.app import mount
 from ttmpref.study.records import build_folder
 from ttmpref.study.stimuli import build_study
 from ttmpref.study.store import Store, tables
+from ttmpref.study.store.admins import WRONG_TOKENS_PER_MINUTE
 
 API = "/api/v1"
 CONSENT = {"consent_version": "1", "accepted": True}
@@ -215,7 +216,7 @@ def test_check_13_nothing_sent_to_a_listener_names_what_is_compared(api, built):
     build = json.loads((build_folder(data, study.definition) / "build.json").read_text())
     secrets = {"first_label", "old", "new", "degraded", "baseline", "candidate", str(data)}
     secrets |= {s["delivered_sha256"] for s in build["stimuli"]}
-    secrets |= {s["source_sha256"] for s in build["stimuli"]}
+    secrets |= {s["source_sha256"] for s in build["stimuli"] if s["source_sha256"]}
     token = api.join()
     texts = [json.dumps(api.get("/studies/tiny").json()), api.http.get(API + "/openapi.json").text]
     step = api.next(token)
@@ -417,6 +418,24 @@ def test_the_admin_sees_all_and_nobody_else_does(api):
     assert overview["pairs"]["largest_side_difference"] <= 1
     whole = api.http.get(f"{API}/admin/studies/tiny/audit", headers=ADMIN).json()
     assert whole == {"whole": True, "problems": []}
+
+
+def test_guessing_the_admin_token_is_limited_and_forged_addresses_do_not_help(api):
+    studies = "/admin/studies"
+    for _ in range(WRONG_TOKENS_PER_MINUTE):
+        assert api.get(studies, "wrong").status_code == 401
+    forged = {**ADMIN, "X-Forwarded-For": "6.6.6.6"}
+    refused = api.http.get(API + studies, headers=forged)
+    assert refused.status_code == 429 and 0 < int(refused.headers["Retry-After"]) <= 60
+    api.clock.pass_(60)
+    assert api.http.get(API + studies, headers=ADMIN).status_code == 200
+
+
+def test_only_the_headphone_check_of_the_study_is_taken(steady):
+    token = steady.join()
+    for kind in ("hp", "volume", "hearing_self"):
+        body = {"kind": kind, "score": 1.0}
+        assert steady.post("/session/screening", body, token).status_code == 422
 
 
 def test_without_a_token_there_is_no_admin_api(built, tmp_path):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ttmpref.study.listening import Event, listening
+from ttmpref.study.listening import Event, covered_spans, listening
 
 DURATION = 10_000.0
 
@@ -72,6 +72,15 @@ def test_two_page_loads_add_up_and_cover_together():
     second = events(("A", "play", 2, 3), ("none", "pause", 8, 9), client="two")
     heard = listening([*second, *first], DURATION, 60_000)
     assert heard.heard_a_ms == 10_000 and heard.cover_a == 0.8
+
+
+def test_what_was_covered_is_told_as_stretches_that_do_not_overlap():
+    again = events(("A", "play", 0.3, 50), ("B", "switch", 0.5, 50.2), client="two")
+    played = [*FULL, *again]
+    assert covered_spans(played, DURATION) == {
+        "A": [(0, 7_000)], "B": [(0, 4_000), (7_000, 10_000)],
+    }  # fmt: skip
+    assert covered_spans([], DURATION) == {"A": [], "B": []}
 
 
 def test_a_clock_that_runs_backwards_and_places_beyond_the_clip_are_harmless():

@@ -15,8 +15,8 @@ import pytest
 from ttmpref.config import read_yaml, validated
 from ttmpref.study.analysis import Analysis, Plan, analyse
 from ttmpref.study.definition import Definition, Exclusion
-from ttmpref.study.figures import ticks
-from ttmpref.study.report import p_words, report, tables, words, write_report
+from ttmpref.study.figures import PAPER, Palette, ticks
+from ttmpref.study.report import figures, p_words, report, tables, words, write_report
 from ttmpref.study.simulation import Design, Population, simulate
 from ttmpref.study.validity import Scores
 from ttmpref.study.votes import Votes
@@ -123,12 +123,26 @@ def test_figures_are_well_formed_and_nothing_is_drawn_outside(files: dict[str, b
     names = [name for name in files if name.endswith(".svg")]
     assert len(names) == 4
     for name in names:
-        root = ElementTree.fromstring(files[name])
-        width, height = float(root.get("width")), float(root.get("height"))
-        for mark in root:
-            for key, limit in (("x", width), ("x1", width), ("cx", width), ("y", height)):
-                assert 0 <= float(mark.get(key, 0)) <= limit
+        assert_inside(files[name])
         assert files[name.replace(".svg", ".png")].startswith(b"\x89PNG")
+
+
+def assert_inside(svg: bytes) -> float:
+    """Nothing of a drawing lies beyond its edges; its width."""
+    root = ElementTree.fromstring(svg)
+    width, height = float(root.get("width")), float(root.get("height"))
+    for mark in root:
+        for key, limit in (("x", width), ("x1", width), ("cx", width), ("y", height)):
+            assert 0 <= float(mark.get(key, 0)) <= limit
+    return width
+
+
+def test_stacked_figures_fit_a_phone_and_take_the_colours_of_their_page(analysis: Analysis) -> None:
+    page = Palette("currentColor", "var(--line)", "var(--wave)", "none")
+    for name, drawing in figures(analysis, stacked=True).items():
+        svg = drawing.svg(page)
+        assert assert_inside(svg) <= 400, name
+        assert not set(vars(PAPER).values()) & set(svg.decode().split('"'))
 
 
 @pytest.mark.parametrize(

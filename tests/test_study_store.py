@@ -147,6 +147,14 @@ def test_check_7_the_same_trial_again_after_a_reload(db):
     assert again.lease_seconds == first.lease_seconds - 120
 
 
+def test_check_7_a_page_that_was_loaded_again_learns_what_was_heard_before(db):
+    token = db.join()
+    trial = db.store.trials.next(token)
+    assert trial.heard == {"A": [], "B": []}
+    db.store.trials.add_events(token, trial.id, heard(0.5))
+    assert db.store.trials.next(token).heard == {"A": [(0.0, 500.0)], "B": [(0.0, 500.0)]}
+
+
 def test_check_5_the_same_key_is_the_same_vote_and_another_answer_is_refused(db):
     token = db.join()
     trial = db.answer(token, db.store.trials.next(token))  # past the practice
@@ -464,6 +472,10 @@ def test_a_required_headphone_check_comes_first_and_can_be_failed_twice(db, tmp_
     monkeypatch.setenv("SCREENOUT_CODE", "C0DE")
     people, trials = db.store.people, db.store.trials
     passing, failing = (people.join("screened", CONSENT)[0] for _ in range(2))
+    with pytest.raises(Conflict, match="headphone check"):
+        trials.next(passing)
+    with pytest.raises(Unprocessable, match="kind is 'ap'; the headphone check here is 'hp'"):
+        people.screen(passing, "ap", 1.0)
     with pytest.raises(Conflict, match="headphone check"):
         trials.next(passing)
     assert people.screen(passing, "hp", 1.0)["passed"]

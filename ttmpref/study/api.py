@@ -311,8 +311,10 @@ def _listener_routes(store: Store) -> APIRouter:
 
 
 def _admin_routes(store: Store, results: Path) -> APIRouter:
-    def admin(authorization: Annotated[str | None, Header()] = None) -> None:
-        store.settings.check_admin(bearer_token(authorization))
+    trusted = store.settings.trusted_proxies
+
+    def admin(request: Request, authorization: Annotated[str | None, Header()] = None) -> None:
+        store.admins.check(bearer_token(authorization), peer_of(request, trusted))
 
     routes = APIRouter(dependencies=[Depends(admin)])
 

@@ -1,8 +1,9 @@
 """Figures of a report as SVG and PNG, drawn by hand so that the same numbers give the same bytes.
 
-A `Drawing` is a list of marks in points, y downwards; `svg` and `png` draw the same list. Two
-figures are made of them: intervals in rows (preferences, strengths, accuracies) and the reliability
-diagram. Every row carries its number in words, the same words as the tables.
+A `Drawing` is a list of marks in points, y downwards; `svg` and `png` draw the same list, in the
+colours of paper or, as SVG inside a page, in those of the page. Two figures are made of them:
+intervals in rows (preferences, strengths, accuracies) and the reliability diagram. Every row
+carries its number in words, the same words as the tables.
 """
 
 from __future__ import annotations
@@ -12,19 +13,40 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-INK, FAINT, ACCENT = "#1b1f1e", "#b9c2c0", "#0d6b62"
 FONT_SIZE = 12
 PNG_SCALE = 2  # pixels per point
 LABEL_WIDTH, PLOT_WIDTH, WORDS_WIDTH = 190, 300, 190
 ROW_HEIGHT, MARGIN, AXIS_HEIGHT, NOTE_HEIGHT = 26, 14, 40, 20
+STACKED_ROW = 60  # label, words and interval below each other
+LINE_HEIGHT = 17
 SQUARE = 300  # side of the reliability diagram
 DOT = 4.0
 TICKS = 5
 ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+
+
+Colour = Literal["ink", "faint", "accent"]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """What the colours of marks look like, in words of SVG."""
+
+    ink: str
+    faint: str
+    accent: str
+    ground: str
+
+    def of(self, colour: Colour) -> str:
+        return getattr(self, colour)
+
+
+PAPER = Palette(ink="#1b1f1e", faint="#b9c2c0", accent="#0d6b62", ground="#ffffff")
 
 
 @dataclass(frozen=True)
@@ -35,7 +57,7 @@ class Line:
     y1: float
     x2: float
     y2: float
-    colour: str
+    colour: Colour
     width: float = 1.0
 
 
@@ -46,7 +68,7 @@ class Dot:
     x: float
     y: float
     radius: float
-    colour: str
+    colour: Colour
 
 
 @dataclass(frozen=True)
@@ -72,21 +94,21 @@ class Drawing:
     title: str
     marks: list[Mark] = field(default_factory=list)
 
-    def svg(self) -> bytes:
-        """The drawing as a stand-alone SVG file."""
-        body = "\n".join(_svg_mark(mark) for mark in self.marks)
+    def svg(self, palette: Palette = PAPER) -> bytes:
+        """The drawing as a stand-alone SVG file, or as part of a page with colours of its own."""
+        body = "\n".join(_svg_mark(mark, palette) for mark in self.marks)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width:g}" '
             f'height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
             f'font-family="sans-serif" font-size="{FONT_SIZE}">\n'
             f"<title>{escape(self.title)}</title>\n"
-            f'<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n</svg>\n'
+            f'<rect width="100%" height="100%" fill="{palette.ground}"/>\n{body}\n</svg>\n'
         ).encode()
 
     def png(self) -> bytes:
         """The drawing as a PNG file, two pixels a point."""
         size = (round(self.width * PNG_SCALE), round(self.height * PNG_SCALE))
-        picture = Image.new("RGB", size, "#ffffff")
+        picture = Image.new("RGB", size, PAPER.ground)
         pen, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE * PNG_SCALE)
         for mark in self.marks:
             _png_mark(pen, font, mark)
@@ -95,22 +117,23 @@ class Drawing:
         return buffer.getvalue()
 
 
-def _svg_mark(mark: Mark) -> str:
+def _svg_mark(mark: Mark, palette: Palette) -> str:
     match mark:
         case Line():
             return (
                 f'<line x1="{mark.x1:.2f}" y1="{mark.y1:.2f}" x2="{mark.x2:.2f}" '
-                f'y2="{mark.y2:.2f}" stroke="{mark.colour}" stroke-width="{mark.width:g}"/>'
+                f'y2="{mark.y2:.2f}" stroke="{palette.of(mark.colour)}" '
+                f'stroke-width="{mark.width:g}"/>'
             )
         case Dot():
             return (
                 f'<circle cx="{mark.x:.2f}" cy="{mark.y:.2f}" r="{mark.radius:g}" '
-                f'fill="{mark.colour}"/>'
+                f'fill="{palette.of(mark.colour)}"/>'
             )
         case Words():
             return (
                 f'<text x="{mark.x:.2f}" y="{mark.y:.2f}" text-anchor="{mark.anchor}" '
-                f'dominant-baseline="central" fill="{INK}">{escape(mark.text)}</text>'
+                f'dominant-baseline="central" fill="{palette.ink}">{escape(mark.text)}</text>'
             )
 
 
@@ -118,14 +141,14 @@ def _png_mark(pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, mark: Mark
     match mark:
         case Line():
             ends = [PNG_SCALE * v for v in (mark.x1, mark.y1, mark.x2, mark.y2)]
-            pen.line(ends, fill=mark.colour, width=round(PNG_SCALE * mark.width))
+            pen.line(ends, fill=PAPER.of(mark.colour), width=round(PNG_SCALE * mark.width))
         case Dot():
             x, y, r = (PNG_SCALE * v for v in (mark.x, mark.y, mark.radius))
-            pen.ellipse((x - r, y - r, x + r, y + r), fill=mark.colour)
+            pen.ellipse((x - r, y - r, x + r, y + r), fill=PAPER.of(mark.colour))
         case Words():
             anchor = {"start": "lm", "middle": "mm", "end": "rm"}[mark.anchor]
             at = (PNG_SCALE * mark.x, PNG_SCALE * mark.y)
-            pen.text(at, mark.text, fill=INK, font=font, anchor=anchor)
+            pen.text(at, mark.text, fill=PAPER.ink, font=font, anchor=anchor)
 
 
 @dataclass(frozen=True)
@@ -140,33 +163,46 @@ class Row:
 
 
 def intervals(
-    title: str, rows: Sequence[Row], axis: str, reference: float, least: tuple[float, float]
+    title: str,
+    rows: Sequence[Row],
+    axis: str,
+    reference: float,
+    least: tuple[float, float],
+    stacked: bool = False,
 ) -> Drawing:
     """Intervals in rows over one axis with a line at the reference.
 
     Args:
         least: the axis covers at least this range.
+        stacked: labels and numbers above the intervals instead of beside them, for narrow screens.
     """
     ends = [end for row in rows for end in (row.low, row.value, row.high) if end is not None]
     low, high = min([least[0], *ends]), max([least[1], *ends])
-    left, bottom = MARGIN + LABEL_WIDTH, MARGIN + ROW_HEIGHT * len(rows)
-    width = left + PLOT_WIDTH + MARGIN + WORDS_WIDTH
+    left = MARGIN if stacked else MARGIN + LABEL_WIDTH
+    width = left + PLOT_WIDTH + MARGIN + (0 if stacked else WORDS_WIDTH)
+    row_height = STACKED_ROW if stacked else ROW_HEIGHT
+    bottom = MARGIN + row_height * len(rows)
     drawing = Drawing(width, bottom + AXIS_HEIGHT + MARGIN, title)
 
     def x(value: float) -> float:
         return left + PLOT_WIDTH * (value - low) / (high - low)
 
     put = drawing.marks.append
-    put(Line(x(reference), MARGIN, x(reference), bottom, FAINT))
+    put(Line(x(reference), MARGIN, x(reference), bottom, "faint"))
     _horizontal_axis(drawing, x, (low, high), bottom, axis)
     for index, row in enumerate(rows):
-        y = MARGIN + ROW_HEIGHT * (index + 0.5)
-        put(Words(left - 8, y, row.label, "end"))
-        put(Words(left + PLOT_WIDTH + MARGIN, y, row.words))
+        y = MARGIN + row_height * (index + 0.5)
+        if stacked:
+            put(Words(left, y - LINE_HEIGHT, row.label))
+            put(Words(left, y, row.words))
+            y += LINE_HEIGHT
+        else:
+            put(Words(left - 8, y, row.label, "end"))
+            put(Words(left + PLOT_WIDTH + MARGIN, y, row.words))
         if row.low is not None and row.high is not None:
-            put(Line(x(row.low), y, x(row.high), y, ACCENT, 2.0))
+            put(Line(x(row.low), y, x(row.high), y, "accent", 2.0))
         if row.value is not None:
-            put(Dot(x(row.value), y, DOT, ACCENT))
+            put(Dot(x(row.value), y, DOT, "accent"))
     return drawing
 
 
@@ -174,9 +210,9 @@ def _horizontal_axis(
     drawing: Drawing, x: Place, span: tuple[float, float], bottom: float, axis: str
 ) -> None:
     put = drawing.marks.append
-    put(Line(x(span[0]), bottom, x(span[1]), bottom, INK))
+    put(Line(x(span[0]), bottom, x(span[1]), bottom, "ink"))
     for tick in ticks(*span):
-        put(Line(x(tick), bottom, x(tick), bottom + 4, INK))
+        put(Line(x(tick), bottom, x(tick), bottom + 4, "ink"))
         put(Words(x(tick), bottom + 13, f"{tick:g}", "middle"))
     put(Words((x(span[0]) + x(span[1])) / 2, bottom + 31, axis, "middle"))
 
@@ -211,16 +247,17 @@ def diagonal(title: str, points: Sequence[Point], notes: Sequence[str]) -> Drawi
     put = drawing.marks.append
     for index, note in enumerate([*notes, "measured accuracy"]):
         put(Words(MARGIN, MARGIN + NOTE_HEIGHT * index, note))
-    put(Line(x(0.5), y(0.5), x(1.0), y(1.0), FAINT))
+    put(Line(x(0.5), y(0.5), x(1.0), y(1.0), "faint"))
     _horizontal_axis(drawing, x, (0.5, 1.0), bottom, "claimed accuracy")
-    put(Line(left, top, left, bottom, INK))
+    put(Line(left, top, left, bottom, "ink"))
     for tick in ticks(floor, 1.0):
-        put(Line(left - 4, y(tick), left, y(tick), INK))
+        put(Line(left - 4, y(tick), left, y(tick), "ink"))
         put(Words(left - 7, y(tick), f"{tick:g}", "end"))
     for point in points:
         if point.low is not None and point.high is not None:
-            put(Line(x(point.claimed), y(point.low), x(point.claimed), y(point.high), ACCENT, 2.0))
-        put(Dot(x(point.claimed), y(point.measured), DOT, ACCENT))
+            at = x(point.claimed)
+            put(Line(at, y(point.low), at, y(point.high), "accent", 2.0))
+        put(Dot(x(point.claimed), y(point.measured), DOT, "accent"))
     return drawing
 
 

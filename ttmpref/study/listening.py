@@ -8,7 +8,7 @@ server's clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
@@ -108,7 +108,7 @@ class _Player:
         self.media_ms = stop % self.duration_ms
 
 
-def listening(events: Iterable[Event], duration_ms: float, elapsed_ms: float) -> Listening:
+def listening(events: Sequence[Event], duration_ms: float, elapsed_ms: float) -> Listening:
     """What the events of one trial amount to.
 
     Args:
@@ -116,24 +116,15 @@ def listening(events: Iterable[Event], duration_ms: float, elapsed_ms: float) ->
         duration_ms: length of either clip.
         elapsed_ms: time since the trial was given out, on the server's clock.
     """
-    ordered = sorted(events, key=lambda event: (event.client, event.seq))
-    players = []
-    for _, group in groupby(ordered, key=lambda event: event.client):
-        player = _Player(duration_ms)
-        for event in group:
-            player.take(event)
-        players.append(player)
+    players = _replayed(events, duration_ms)
     heard = {side: sum(player.heard[side] for player in players) for side in "AB"}
     possible = max(0.0, elapsed_ms) + GRACE_MS
     scale = min(1.0, possible / max(1e-9, sum(heard.values())))
-    cover = {
-        side: min(
-            _union([span for player in players for span in player.spans[side]]),
-            heard[side] * scale,
-        )
-        / duration_ms
-        for side in "AB"
+    covered = {
+        side: sum(stop - start for start, stop in spans)
+        for side, spans in _covered(players).items()
     }
+    cover = {side: min(covered[side], heard[side] * scale) / duration_ms for side in "AB"}
     return Listening(
         heard_a_ms=round(heard["A"] * scale),
         heard_b_ms=round(heard["B"] * scale),
@@ -141,8 +132,38 @@ def listening(events: Iterable[Event], duration_ms: float, elapsed_ms: float) ->
         cover_b=round(min(1.0, cover["B"]), 4),
         switches=sum(player.switches for player in players),
         hidden_ms=round(sum(player.hidden_ms for player in players)),
-        loaded=both_loaded(ordered),
+        loaded=both_loaded(events),
     )
+
+
+def covered_spans(
+    events: Sequence[Event], duration_ms: float
+) -> dict[str, list[tuple[float, float]]]:
+    """Stretches of either clip that were played, in ms, by side; what a page that was loaded again
+    goes on from.
+
+    Args:
+        events: as for `listening`.
+    """
+    return _covered(_replayed(events, duration_ms))
+
+
+def _replayed(events: Iterable[Event], duration_ms: float) -> list[_Player]:
+    """One player for each page load."""
+    ordered = sorted(events, key=lambda event: (event.client, event.seq))
+    players = []
+    for _, group in groupby(ordered, key=lambda event: event.client):
+        player = _Player(duration_ms)
+        for event in group:
+            player.take(event)
+        players.append(player)
+    return players
+
+
+def _covered(players: Sequence[_Player]) -> dict[str, list[tuple[float, float]]]:
+    return {
+        side: _merged(span for player in players for span in player.spans[side]) for side in "AB"
+    }
 
 
 def both_loaded(events: Iterable[Event]) -> bool:
@@ -151,10 +172,12 @@ def both_loaded(events: Iterable[Event]) -> bool:
     return any((client, "B") in ready for client, side in ready if side == "A")
 
 
-def _union(spans: Iterable[tuple[float, float]]) -> float:
-    """Total length of possibly overlapping spans."""
-    total, reached = 0.0, 0.0
-    for start, stop in sorted(spans):
-        total += max(0.0, stop - max(start, reached))
-        reached = max(reached, stop)
-    return total
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Possibly overlapping spans as ordered ones that do not even touch; empty ones are dropped."""
+    merged: list[tuple[float, float]] = []
+    for start, stop in sorted(span for span in spans if span[1] > span[0]):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], stop)
+        else:
+            merged.append((start, stop))
+    return merged

@@ -291,19 +291,20 @@ def calibration_words(ranker: Validity) -> tuple[str, str]:
     )
 
 
-def figures(analysis: Analysis) -> dict[str, Drawing]:
-    """The figures by file name without ending."""
+def figures(analysis: Analysis, stacked: bool = False) -> dict[str, Drawing]:
+    """The figures by file name without ending; `stacked` ones fit narrow screens."""
     found = {}
     if analysis.contrasts:
         rows = [_row(_name(one), one.found.preference) for one in analysis.contrasts]
         axis = "P(preferred | decisive)"
-        found["preferences"] = intervals("Preferences", rows, axis, 0.5, (0.3, 0.7))
+        found["preferences"] = intervals("Preferences", rows, axis, 0.5, (0.3, 0.7), stacked)
     if analysis.scale is not None:
         rows = [
             _row(*pair)
             for pair in zip(analysis.scale.systems, analysis.scale.strengths, strict=True)
         ]
-        found["strengths"] = intervals("Strengths", rows, "log strength", 0.0, (-0.5, 0.5))
+        axis, least = "log strength", (-0.5, 0.5)
+        found["strengths"] = intervals("Strengths", rows, axis, 0.0, least, stacked)
     ranker = analysis.ranker
     if ranker is not None:
         rows = [
@@ -313,7 +314,8 @@ def figures(analysis: Analysis) -> dict[str, Drawing]:
             *(_row(one.name, one.accuracy) for one in ranker.baselines),
         ]
         axis = "share of decisive votes predicted"
-        found["ranker_accuracy"] = intervals("Ranker and ceilings", rows, axis, 0.5, (0.4, 0.8))
+        title, least = "Ranker and ceilings", (0.4, 0.8)
+        found["ranker_accuracy"] = intervals(title, rows, axis, 0.5, least, stacked)
         points = [
             Point(one.claimed.confidence, one.claimed.accuracy, one.accuracy.low, one.accuracy.high)
             for one in ranker.calibration.bins

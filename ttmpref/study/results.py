@@ -43,14 +43,18 @@ class Results:
         self._store = store
         self._kept: dict[str, tuple[tuple[str, str], Analysis]] = {}
 
-    def entries(self, token: str = "") -> list[Entry]:
+    def entries(self, token: str = "", address: str = "") -> list[Entry]:
         """The studies that the holder of a token may see, and anybody without one.
+
+        Args:
+            address: who asks; wrong tokens are counted by it.
 
         Raises:
             Unauthorised: the token is not empty and not the admin's.
+            TooMany: too many wrong ones came from there.
         """
         if token:
-            self._store.settings.check_admin(token)
+            self._store.admins.check(token, address)
         return [
             Entry(
                 f"{row['slug']}-v{row['version']}", row["title"], row["status"], row["votes"],
@@ -60,17 +64,17 @@ class Results:
             if token or (row["status"] in ENDED and row["reveal"] != "never")
         ]  # fmt: skip
 
-    def analysis(self, name: str, token: str = "") -> Analysis | None:
+    def analysis(self, name: str, token: str = "", address: str = "") -> Analysis | None:
         """The planned analysis of one of the entries, with the votes it has now; None without any.
 
         Raises:
             NotFound: it is none of them.
-            Unauthorised: see `entries`.
+            Unauthorised, TooMany: see `entries`.
         """
         from ttmpref.study.export import export_files
         from ttmpref.study.reporting import analyse_export
 
-        if name not in [entry.name for entry in self.entries(token)]:
+        if name not in [entry.name for entry in self.entries(token, address)]:
             raise NotFound("there are no results of such a study to show")
         state = self._store.reading.state(name)
         kept = self._kept.get(name)

@@ -13,11 +13,13 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from ttmpref.types import TtmprefError
+from ttmpref.study.errors import Unavailable
+from ttmpref.types import ConfigError, TtmprefError
 
 logger = logging.getLogger(__name__)
 
 OUR_MISTAKE = "Something went wrong on our side, not yours; the details are in the app's log."
+NO_STUDIES = "Listening studies cannot be shown just now; the reason is in the app's log."
 
 
 def sentence(text: str) -> str:
@@ -34,6 +36,14 @@ def spoken(error: Exception) -> str:
         return sentence(str(error))
     logger.error("unexpected error in a handler", exc_info=error)
     return OUR_MISTAKE
+
+
+def spoken_of_studies(error: Exception) -> str:
+    """As `spoken`; but what is wrong with the database would name folders and hosts to visitors."""
+    if isinstance(error, (ConfigError, Unavailable)):
+        logger.error("no listening studies: %s", error)
+        return NO_STUDIES
+    return spoken(error)
 
 
 @contextmanager

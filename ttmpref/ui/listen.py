@@ -16,7 +16,7 @@ import gradio as gr
 from ttmpref.study.app import LateApi
 from ttmpref.study.page import ADDRESS
 from ttmpref.ui import words
-from ttmpref.ui.errors import spoken
+from ttmpref.ui.errors import spoken_of_studies
 
 FRAME = "listen-frame"
 SHOWN = ("open", "paused")
@@ -43,7 +43,7 @@ def listen_html(studies: LateApi) -> str:
     try:
         found = [study for study in studies.store().studies.list() if study["status"] in SHOWN]
     except Exception as error:
-        return words.failed(f"{words.NO_STUDIES} {spoken(error)}")
+        return words.failed(spoken_of_studies(error))
     return _studies(found) if found else words.HOW_TO_OPEN_A_STUDY
 
 

@@ -19,13 +19,16 @@ from ttmpref.study.app import LateApi
 from ttmpref.study.results import Entry, Results
 from ttmpref.study.settings import ADMIN_TOKEN
 from ttmpref.ui import words
-from ttmpref.ui.errors import spoken
+from ttmpref.ui.errors import spoken_of_studies
 
 if TYPE_CHECKING:
     from ttmpref.study.analysis import Analysis
     from ttmpref.study.report import Table
 
 FIGURES = ("ranker_accuracy", "ranker_reliability", "preferences", "strengths")
+COLOURS = {  # of figures: the page's own, light or dark (static/app.css)
+    "ink": "currentColor", "faint": "var(--soft)", "accent": "var(--wave)", "ground": "none",
+}  # fmt: skip
 
 Updates = dict[Any, Any]
 
@@ -62,37 +65,53 @@ class ResultsPage:
     view: gr.HTML
     results: Results | None = None
 
-    def show(self, chosen: str | None, token: str) -> Updates:
-        """Every study that may be shown, and the chosen one, or the first."""
+    def show(self, chosen: str | None, token: str, request: gr.Request = None) -> Updates:
+        """Every study that may be shown, and the chosen one, or the first.
+
+        Args:
+            request: who asks; Gradio fills it in.
+        """
         try:
+            store = self.studies.store()
             if self.results is None:
-                self.results = Results(self.studies.store())
-            entries = self.results.entries(token.strip())
+                self.results = Results(store)
+            asked = token.strip(), address_of(request, store.settings.trusted_proxies)
+            entries = self.results.entries(*asked)
             names = [entry.name for entry in entries]
             chosen = chosen if chosen in names else next(iter(names), None)
             entry = next((one for one in entries if one.name == chosen), None)
             html = words.NO_RESULTS
             if entry is not None:
-                html = results_html(entry, self.results.analysis(entry.name, token.strip()))
+                html = results_html(entry, self.results.analysis(entry.name, *asked))
         except Exception as error:
-            return {self.study: gr.update(), self.view: words.failed(spoken(error))}
+            return {self.study: gr.update(), self.view: words.failed(spoken_of_studies(error))}
         choices = [(f"{one.title} · {one.name} · {one.status}", one.name) for one in entries]
         return {self.study: gr.update(choices=choices, value=chosen), self.view: html}
+
+
+def address_of(request: gr.Request | None, trusted_proxies: int) -> str:
+    """Where a request came from; nowhere for a call without one."""
+    if request is None:
+        return ""
+    from ttmpref.study.api import peer_of
+
+    return peer_of(request.request or request, trusted_proxies)
 
 
 def results_html(entry: Entry, analysis: Analysis | None) -> str:
     """Counts, figures and tables of one study."""
     if analysis is None:
         return f"<p>{escape(entry.title)}: {words.NO_VOTES}</p>"
+    from ttmpref.study.figures import Palette
     from ttmpref.study.report import figures, tables
 
-    drawings = figures(analysis)
+    drawings, palette = figures(analysis, stacked=True), Palette(**COLOURS)
     parts = [_counts(entry, analysis)]
     if analysis.ranker is None:
         parts.append(f'<p class="soft">{words.NO_REWARDS}</p>')
     parts += [
-        f'<figure tabindex="0"><figcaption>{escape(drawings[name].title)}</figcaption>'
-        f"{drawings[name].svg().decode()}</figure>"
+        f"<figure><figcaption>{escape(drawings[name].title)}</figcaption>"
+        f"{drawings[name].svg(palette).decode()}</figure>"
         for name in FIGURES
         if name in drawings
     ]

@@ -50,7 +50,6 @@ EMPTY_STATE = (
     "Each clip comes with its player, its pictures, its measurements and files to keep.</p></div>"
 )
 LOOKING_FOR_STUDIES = '<p class="soft">Looking for open studies …</p>'
-NO_STUDIES = "Listening studies cannot be shown; the other tabs work."
 HOW_TO_OPEN_A_STUDY = (
     '<div class="empty"><h3>No study is open</h3><p>A listening study asks people, blindly, which '
     "of two clips they prefer. Open one with</p><p><code>python -m ttmpref study open quick-ab.yaml"

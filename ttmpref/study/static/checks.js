@@ -1,6 +1,6 @@
 // Before the first comparison: a comfortable volume, and the headphone check where a study has one.
 
-import { playOnce } from "./audio.js";
+import { outputMissing, playOnce } from "./audio.js";
 import { insist } from "./api.js";
 import { h, say, show } from "./dom.js";
 import { draw, headphoneSound, loudNoise } from "./sounds.js";
@@ -20,7 +20,7 @@ export async function setVolume(visit) {
   await new Promise((resolve) => {
     const toggle = h("button", { "aria-pressed": "false", onclick: () => {
       if (sound) stop();
-      else sound = playOnce(noise, { loop: true });
+      else sound = playOnce(noise, t, { loop: true });
       toggle.setAttribute("aria-pressed", String(sound !== null));
       toggle.textContent = t(sound ? "stopNoise" : "playNoise");
       done.disabled = false;
@@ -31,11 +31,21 @@ export async function setVolume(visit) {
       h("section", { class: "panel" },
         h("p", {}, t("volumeText")),
         h("p", { class: "soft" }, t("volumePhone")),
+        outputWarning(t),
         h("p", { class: "actions" }, toggle, done)),
       footer(visit),
     );
   });
   stop();
+}
+
+/** A line that stands there while this device has no sound output at all. */
+function outputWarning(t) {
+  const line = h("p", { class: "warning", role: "alert", hidden: true }, t("noOutput"));
+  const look = async () => { line.hidden = !await outputMissing(); };
+  navigator.mediaDevices?.addEventListener("devicechange", look);
+  look();
+  return line;
 }
 
 /**
@@ -81,7 +91,7 @@ async function oneSound(visit, kind, required, number, odd) {
         t("soundNumber", { n: index + 1 })));
     const play = h("button", { class: "main", onclick: () => {
       sound?.stop();
-      sound = playOnce(buffer);
+      sound = playOnce(buffer, t);
       play.textContent = t("playAgain");
       answers.forEach((button) => { button.disabled = false; });
     } }, t("playSounds"));

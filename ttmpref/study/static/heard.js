@@ -6,15 +6,17 @@ import { uuid } from "./storage.js";
 
 export class Heard {
   #durationMs;
-  #spans = { A: [], B: [] };
+  #spans;
   #playing = false;
   #visible = true;
   #side = "none";
   #mediaMs = 0;
   #monoMs = null;
 
-  constructor(durationMs) {
+  /** `spans` are those that the server knows from before, {A: [[start, stop], ...], B: ...} in ms. */
+  constructor(durationMs, spans = { A: [], B: [] }) {
     this.#durationMs = durationMs;
+    this.#spans = { A: [...spans.A], B: [...spans.B] };
   }
 
   /** Credit the time since the last event, then do what this one says. */

@@ -1,6 +1,6 @@
 // One comparison: load both clips, let people listen, take the answer when enough was heard.
 
-import { audio } from "./audio.js";
+import { audio, wake } from "./audio.js";
 import { insist, Refusal } from "./api.js";
 import { ALOUD, h, radios, say, show, svg } from "./dom.js";
 import { footer } from "./footer.js";
@@ -85,7 +85,7 @@ class Listening {
     this.#trial = trial;
     this.#view = view;
     this.#transport = new Transport(audio(), buffers, () => this.#record("ended"));
-    this.#heard = new Heard(1000 * this.#transport.duration);
+    this.#heard = new Heard(1000 * this.#transport.duration, trial.heard);
     this.#record("loaded", "A");
     this.#record("loaded", "B");
     this.#flush();
@@ -97,6 +97,7 @@ class Listening {
     document.addEventListener("visibilitychange", () => this.#seen(), options);
     addEventListener("pagehide", () => this.#leave(), options);
     audio().addEventListener("statechange", () => this.#interrupted(), options);
+    audio().addEventListener("error", () => say(visit.t("noSound"), "bad"), options);
     this.#paint();
   }
 
@@ -193,7 +194,7 @@ class Listening {
   // What happens --------------------------------------------------------------------------------
 
   async #play() {
-    await audio().resume();
+    await wake(this.#visit.t);
     if (this.#transport.playing || this.#leaving.signal.aborted) return;
     this.#transport.play();
     this.#lastPosition = this.#transport.position;

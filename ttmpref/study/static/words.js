@@ -110,6 +110,9 @@ const EN = {
   notSaved: "Not saved yet: the server cannot be reached. Your answer is kept in this browser and "
     + "sent as soon as it can be.",
   keptNow: "Your last answer is being sent.",
+  noSound: "No sound can be played just now. Connect headphones or speakers, or close whatever "
+    + "else uses them; the page goes on by itself.",
+  noOutput: "This device seems to have no sound output. Connect headphones or speakers first.",
   waiting: "The server cannot be reached just now. The page goes on by itself.",
   tooLate: "Your last answer could not be counted: it came too late. Here is the next comparison.",
   notHeard: "The server has not counted enough listening yet. Please play both clips once more.",
@@ -256,6 +259,10 @@ const FR = {
   notSaved: "Pas encore enregistré : le serveur ne répond pas. Votre réponse est gardée dans ce "
     + "navigateur et partira dès que possible.",
   keptNow: "Votre dernière réponse est en cours d’envoi.",
+  noSound: "Aucun son ne peut être joué pour l’instant. Branchez un casque ou des haut-parleurs, ou "
+    + "fermez ce qui les utilise ; la page continuera d’elle-même.",
+  noOutput: "Cet appareil semble n’avoir aucune sortie audio. Branchez d’abord un casque ou des "
+    + "haut-parleurs.",
   waiting: "Le serveur ne répond pas pour l’instant. La page continuera d’elle-même.",
   tooLate: "Votre dernière réponse est arrivée trop tard pour compter. Voici la suite.",
   notHeard: "Le serveur n’a pas encore compté assez d’écoute. Relancez les deux extraits.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ttmpref.study.settings import StudySettings
+from ttmpref.study.store.admins import Admins
 from ttmpref.study.store.context import Context, now_us
 from ttmpref.study.store.engine import Database
 from ttmpref.study.store.people import People
@@ -22,6 +23,7 @@ class Store:
     """Verbs of a study database; safe to share between threads and processes.
 
     Attributes:
+        admins: telling operators from everybody else.
         studies: opening, pausing, closing, listing, verifying.
         people: joining, screening, withdrawing, forgetting.
         trials: next trial, clips, events, votes.
@@ -40,6 +42,7 @@ class Store:
         self.settings = settings
         self.database = Database(settings.database_url)
         context = Context(self.database, settings, clock)
+        self.admins = Admins(context)
         self.studies = Studies(context)
         self.people = People(context)
         self.trials = Trials(context)

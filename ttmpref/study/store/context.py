@@ -127,13 +127,34 @@ class Context:
         Raises:
             TooMany: it was used `limit` times in this window; nothing is counted then.
         """
+        values = {**self._bucket(what, window), "count": 1}
+        if connection.scalar(self._count_use, values) > limit:
+            raise self._too_many(limit, window)
+
+    def refuse_at(self, connection: Connection, what: str, limit: int, window: int) -> None:
+        """Count nothing, but refuse what has been used up.
+
+        Raises:
+            TooMany: as `count` would.
+        """
+        bucket, place = tables.rate_bucket, self._bucket(what, window)
+        used = connection.scalar(
+            select(bucket.c.count).where(
+                bucket.c.key_hmac == place["key_hmac"],
+                bucket.c.window_start == place["window_start"],
+            )
+        )
+        if used is not None and used >= limit:
+            raise self._too_many(limit, window)
+
+    def _bucket(self, what: str, window: int) -> dict[str, Any]:
+        """Key of the counter of `what` in the present window."""
         now = self.clock()
-        start = now - now % window
-        values = {"key_hmac": self.pseudonym("rate", what), "window_start": start, "count": 1}
-        used = connection.scalar(self._count_use, values)
-        if used > limit:
-            seconds = -(-(start + window - now) // MICROSECONDS)
-            raise TooMany(f"more than {limit} requests; try again in {seconds} s", seconds)
+        return {"key_hmac": self.pseudonym("rate", what), "window_start": now - now % window}
+
+    def _too_many(self, limit: int, window: int) -> TooMany:
+        seconds = -(-(window - self.clock() % window) // MICROSECONDS)
+        return TooMany(f"more than {limit} requests; try again in {seconds} s", seconds)
 
 
 def lock_study(connection: Connection, study_id: int) -> str:

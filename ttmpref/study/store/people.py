@@ -28,7 +28,7 @@ SCREENING_ATTEMPTS = 2
 SCREENING_PASS = 5 / 6  # right answers of six, as in the published headphone checks
 IPV4_NETWORK, IPV6_NETWORK = 24, 48  # bits of an address that count as one network
 
-ScreeningKind = Literal["hp", "ap", "volume"]
+ScreeningKind = Literal["hp", "ap"]  # Huggins pitch, antiphase
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class People:
             view = self._context.view(connection, row.id)
             _check_consent(view.definition, joining)
             self._refuse_if_full(connection, view)
-            network = _network_of(joining.network)
+            network = network_of(joining.network)
             limit = self._context.settings.joins_per_day
             self._context.count(connection, f"join {row.id} {network}", limit, DAY)
             person = self._insert(connection, view, joining, network, now)
@@ -183,11 +183,15 @@ class People:
 
         Raises:
             Conflict: no attempts are left, or it was passed before.
+            Unprocessable: it is another check than the study's, or the study has none.
         """
         now = self._context.clock()
         with self._context.database.write() as connection:
             who, _ = lock_session(self._context, connection, token)
             view = self._context.view(connection, who.study_id)
+            wanted = view.definition.screening.headphones
+            if kind != wanted:
+                raise Unprocessable(f"kind is {kind!r}; the headphone check here is {wanted!r}")
             tried = _screenings(connection, who.id)
             if len(tried) >= SCREENING_ATTEMPTS or any(row.passed for row in tried):
                 raise Conflict("the check is done; there is nothing to repeat")
@@ -332,7 +336,7 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8")).digest()
 
 
-def _network_of(address: str) -> str:
+def network_of(address: str) -> str:
     """The network an address belongs to, or the text as it stands where it is no address."""
     try:
         bits = IPV6_NETWORK if ipaddress.ip_address(address).version == 6 else IPV4_NETWORK

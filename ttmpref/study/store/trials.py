@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, select, update
 from ttmpref.study.assignment import Candidate, Past, assign, session_plan
 from ttmpref.study.definition import Definition
 from ttmpref.study.errors import Conflict, Forbidden, Gone, NotFound, Unprocessable
-from ttmpref.study.listening import Event, Listening, both_loaded, listening
+from ttmpref.study.listening import Event, Listening, both_loaded, covered_spans, listening
 from ttmpref.study.settings import recruitment_code
 from ttmpref.study.store import audit, statements, tables
 from ttmpref.study.store.context import (
@@ -75,6 +75,8 @@ class TrialView:
         answered, total: how far the person is.
         token_a, token_b: opaque names of the two clips, of this trial alone.
         lease_seconds: until the trial goes to somebody else.
+        heard: what was played so far, see `listening.covered_spans`; a page that was loaded again
+            counts on from there.
     """
 
     id: str
@@ -86,6 +88,7 @@ class TrialView:
     token_b: str
     presented: bool
     lease_seconds: int
+    heard: Mapping[str, Sequence[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Trials:
         rows = _trials_of(connection, who.id)
         current = rows[-1] if rows and rows[-1].state in OPEN_STATES else None
         if current is not None and current.lease_expires_at + GRACE >= now:
-            return _view_of(view, current, rows, who, now)
+            return _view_of(view, current, rows, now, _events_of(connection, current.id))
         if who.status in ("completed", "screened_out"):
             return _finished(view.definition, who.status)
         refuse_unless_open(status)
@@ -144,7 +147,7 @@ class Trials:
             return _finished(view.definition, "completed")
         seen = {"p_person": who.id, "p_status": "active", "p_now": now}
         connection.execute(statements.SEE_PERSON, seen)
-        return _view_of(view, row, [*rows, row], who, now)
+        return _view_of(view, row, [*rows, row], now)
 
     def _expire(self, connection: Connection, view: StudyView, now: int) -> None:
         """Take back all leases of the study that have run out."""
@@ -405,7 +408,11 @@ def _next_place(rows: Sequence[Row[Any]]) -> tuple[int, int]:
 
 
 def _view_of(
-    view: StudyView, row: Row[Any], rows: Sequence[Row[Any]], who: Who, now: int
+    view: StudyView,
+    row: Row[Any],
+    rows: Sequence[Row[Any]],
+    now: int,
+    events: Sequence[Event] = (),
 ) -> TrialView:
     pair = view.pairs[row.pair_id].candidate
     return TrialView(
@@ -418,6 +425,7 @@ def _view_of(
         token_b=row.token_b,
         presented=row.state == "presented",
         lease_seconds=max(0, (row.lease_expires_at - now) // MICROSECONDS),
+        heard=covered_spans(events, view.definition.audio.duration_ms),
     )
 
 
