@@ -6,13 +6,18 @@ parameters each; it runs the whole path from prompt to file in a second, without
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from training.data import Corpus
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -20,6 +25,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 VOCABULARY = 320
+CORPUS_SECONDS, CORPUS_SAMPLE_RATE = 2.0, 8000  # of the small corpus
 PRESET = """\
 name: tiny
 title: Tiny
@@ -65,6 +71,44 @@ def scoring_preset(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) 
     from tests.scoring import build_scoring_preset
 
     return build_scoring_preset(tmp_path_factory.mktemp("scoring"), tiny_preset)
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Corpus]:
+    """Six pieces of chords, their audio already in the cache: no sound font needed."""
+    import numpy as np
+
+    from training.data import Corpus
+    from training.text import TARGETS
+
+    seconds, rate = CORPUS_SECONDS, CORPUS_SAMPLE_RATE
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    rows, waves = [], {"train": [], "validation": []}
+    for index in range(6):
+        split = "train" if index < 4 else "validation"
+        time = np.arange(int(seconds * rate)) / rate
+        wave = sum(np.sin(2 * np.pi * f * time) for f in rng.uniform(100, 3000, 3)) / 4
+        waves[split].append((wave * 20_000).astype(np.int16))
+        rows.append(
+            {
+                "id": index,
+                "split": split,
+                "file": f"audio/{index}.flac",
+                "seconds": seconds,
+                "captions": [f"chord number {index}", f"a {index} sound"],
+                "tags": {
+                    **{name: values[index % len(values)] for name, values in TARGETS.items()},
+                    "tempo_bpm": 1000 + 111 * index,  # of a corpus that lasts a third of a second
+                    "beats_per_bar": 3 + index % 2,
+                },
+            }
+        )
+    (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "cache").mkdir()
+    for split, arrays in waves.items():
+        np.save(folder / "cache" / f"waveforms.{split}.npy", np.stack(arrays))
+    return Corpus(folder, "train"), Corpus(folder, "validation")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
-"""The stages of the preference chain: losses in closed form, mixtures, and the whole chain small."""
+"""The stages of the preference chain: losses in closed form, mixtures, the whole chain small."""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,28 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import build_tiny_preset
+from tests.scoring import build_scoring_preset
+from training.chain import chain
 from training.crpo import CRPOJob, NFTJob, Pairs, best_and_worst
-from training.flow_matching import Captions, FlowMatchingJob
+from training.data import Corpus
+from training.flow_matching import WHOLE, Captions, FlowMatchingJob
 from training.loop import draws
-from training.recipe import BackboneRecipe, CRPORecipe, NFTRecipe, load_recipe
-from training.sampling import Judged, Sampling, sample_latents
+from training.recipe import (
+    BackboneRecipe,
+    CRPORecipe,
+    ExpertRecipe,
+    ListenersRecipe,
+    NFTRecipe,
+    SFTRecipe,
+    load_recipe,
+)
+from training.sampling import Judged
 from training.scored import PAPER_MEAN, PAPER_STD, Mixture, ScoredSplit, ScoreScale
-from training.stages import best_of, stage_backbone
+from training.stages import best_of, stage_backbone, weights_path
 from training.workplace import Workplace
+from ttmpref import assets
 from ttmpref.config import Preset, load_preset
 from ttmpref.models.fluxaudio import FluxAudio
-from ttmpref.studio import Studio
 from ttmpref.types import DamagedWeights
 
 STEP = {"steps": 4, "batch": 3, "learning_rate": 1e-3}
@@ -87,7 +100,7 @@ def test_the_negative_aware_loss_mirrors_the_loser(backbone: FluxAudio, pairs: P
     """At first both mixtures are the old velocity; a step from it moves them opposite ways."""
     recipe = NFTRecipe(**STEP, prompts=6, nft_beta=0.2)
     job = NFTJob("nft", recipe, backbone, (pairs, pairs))
-    policy, reference, target = job._velocities(False, draws(0, "n", 0), 0.0)
+    policy, reference, target = job._velocities(False, draws(0, "n", 0), 0.0, WHOLE)
     assert torch.equal(policy, reference)
     assert job.loss(False, draws(0, "n", 0), 0.0).item() == pytest.approx(
         (reference - target).square().mean().item(), rel=1e-5
@@ -95,7 +108,7 @@ def test_the_negative_aware_loss_mirrors_the_loser(backbone: FluxAudio, pairs: P
     with torch.no_grad():
         for parameter in job.backbone.score_embed.parameters():
             parameter += 0.1
-    policy, reference, target = job._velocities(False, draws(0, "n", 0), 0.0)
+    policy, reference, target = job._velocities(False, draws(0, "n", 0), 0.0, WHOLE)
     mixtures = reference + 0.2 * (policy - reference), reference - 0.2 * (policy - reference)
     expected = (mixtures[0][:3] - target[:3]).square() + (mixtures[1][3:] - target[3:]).square()
     assert job.loss(False, draws(0, "n", 0), 0.0).item() == pytest.approx(
@@ -172,7 +185,9 @@ def test_a_stage_begins_as_its_parent(preset_path: Path, tiny: Preset, tmp_path:
     with torch.no_grad():
         same = plain(latents, t, text, pooled)
         assert torch.allclose(scored(latents, t, text, pooled, torch.ones(2)), same, atol=1e-6)
-    assert set(scored.state_dict()) == set(stage_backbone(place, "scored", "input_add").state_dict())
+    assert set(scored.state_dict()) == set(
+        stage_backbone(place, "scored", "input_add").state_dict()
+    )
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])
@@ -190,19 +205,60 @@ def test_weights_that_do_not_fit_are_refused(
         stage_backbone(place_of(path, tmp_path), "scored", "input_add")
 
 
-def test_clips_of_a_batch_are_those_that_the_app_makes(preset_path: Path) -> None:
-    """One prompt per row, each clip from its own seed, guided as in the app."""
-    studio = Studio.open(str(preset_path))
-    generator = studio._generator("scored")
-    backbone = generator.parts.backbone
-    prompts, seeds = ("calm piano", "fast drums"), (5, 6)
-    features = [generator.parts.text_features(f"high quality, {prompt}") for prompt in prompts]
-    text, pooled = (torch.cat(part) for part in zip(*features, strict=True))
-    how = Sampling(score=1.5, guidance=3.0, num_steps=4, precision="fp32")
-    together = sample_latents(backbone, text, pooled, seeds, how)
-    for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        request = studio.request(prompt, stage="scored", seed=seed, score=1.5)
-        velocity, z = torch.no_grad()(generator.velocity(request)), generator.noise([request])
-        for step in range(4):
-            z = z - velocity(z, 1 - step / 4) / 4
-        assert torch.allclose(together[row], z[0], atol=1e-4)
+def whole_chain(root: Path, corpora: tuple[Corpus, Corpus]) -> Workplace:
+    """A tiny preset with the chain's stages and a reward, its corpus, and a recipe of few steps."""
+    scoring = build_scoring_preset(root, build_tiny_preset(root))
+    stages = "".join(
+        f'  - {{name: {name}, title: {name}, head: {head}, weights: "{root}/{file}.safetensors"}}\n'
+        for name, head, file in (
+            ("sft", "global_adaln", "sft"),
+            ("expert", "global_adaln", "expert"),
+            ("crossload", "input_add", "expert"),
+            ("crpo", "input_add", "crpo"),
+        )
+    )
+    scoring.write_text(scoring.read_text().replace("sampling:", stages + "sampling:"))
+    sampled = STEP | {"sample_guidance": 2.0}
+    recipe = load_recipe("demo").model_copy(
+        update={
+            "preset": str(scoring),
+            "listeners": ListenersRecipe(seconds=0.3),
+            "sft": SFTRecipe(**STEP),
+            "expert": ExpertRecipe(
+                **sampled, candidates=4, keep=2, polish_steps=2, polish_learning_rate=1e-4
+            ),
+            "crpo": CRPORecipe(**sampled, prompts=3, clips_per_prompt=2, held_out=0.4),
+            "nft": NFTRecipe(**sampled, prompts=3, clips_per_prompt=2, held_out=0.4),
+        }
+    )
+    place = Workplace(recipe, root / "data", root / "runs", root)
+    shutil.copytree(corpora[0].folder, place.corpus_folder)
+    return place
+
+
+def test_the_chain_trains_every_stage_on_its_parent(
+    corpora: tuple[Corpus, Corpus], tmp_path: Path
+) -> None:
+    place = whole_chain(tmp_path, corpora)
+    chain(place, ("takes", "sft", "expert", "crossload", "crpo", "nft"))
+    records = {
+        name: json.loads((place.assets / "logs" / f"{name}.json").read_text())
+        for name in ("sft", "expert", "expert_polish", "crossload", "crpo", "nft")
+    }
+    for name, parent in (("sft", "baseline"), ("expert", "sft"), ("crossload", "expert")):
+        weights = weights_path(place, parent)
+        assert records[name]["parent"] == parent
+        assert records[name]["parent_sha256"] == assets.sha256(weights)
+    assert records["crpo"]["parent_sha256"] == records["crossload"]["parent_sha256"]
+    assert records["expert"]["kept clips"]["clips"] == 2
+    assert records["crossload"]["tensors"] == len(load_file(weights_path(place, "expert")))
+    better, worse = records["crpo"]["better clips"], records["crpo"]["worse clips"]
+    assert better["mean CLAP score"] > worse["mean CLAP score"]
+    assert weights_path(place, "nft").parent == place.runs
+    for stage in ("sft", "expert", "crossload", "crpo"):
+        backbone = stage_backbone(place, stage, place.recipe.target.stage(stage).head)
+        assert all(tensor.isfinite().all() for tensor in backbone.state_dict().values())
+
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.safetensors")}
+    chain(place, ("takes", "sft", "expert", "crossload", "crpo"))  # finished: nothing changes
+    assert {p: p.read_bytes() for p in tmp_path.glob("*.safetensors")} == before

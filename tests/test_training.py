@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.conftest import CORPUS_SAMPLE_RATE as RATE
+from tests.conftest import CORPUS_SECONDS as SECONDS
 from tests.conftest import build_tiny_preset
 from training import chain, workplace
 from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
@@ -42,49 +44,15 @@ from training.recipe import (
 )
 from training.scored import ScoredSplit
 from training.separator import BAG, SeparatorJob, Sounds
-from training.text import TARGETS, TextEncoderJob, train_tokenizer
+from training.text import TextEncoderJob, train_tokenizer
 from ttmpref.config import ConfigError, MusicEncoderConfig, Preset, load_preset
 from ttmpref.models.fluxaudio import FluxAudio
 from ttmpref.separation import read_bag
-
-SECONDS, RATE = 2.0, 8000
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     return load_preset(str(build_tiny_preset(tmp_path_factory.mktemp("preset"))))
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Corpus]:
-    """Six pieces of chords, their audio already in the cache: no sound font needed."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    rows, waves = [], {"train": [], "validation": []}
-    for index in range(6):
-        split = "train" if index < 4 else "validation"
-        time = np.arange(int(SECONDS * RATE)) / RATE
-        wave = sum(np.sin(2 * np.pi * f * time) for f in rng.uniform(100, 3000, 3)) / 4
-        waves[split].append((wave * 20_000).astype(np.int16))
-        rows.append(
-            {
-                "id": index,
-                "split": split,
-                "file": f"audio/{index}.flac",
-                "seconds": SECONDS,
-                "captions": [f"chord number {index}", f"a {index} sound"],
-                "tags": {
-                    **{name: values[index % len(values)] for name, values in TARGETS.items()},
-                    "tempo_bpm": 1000 + 111 * index,  # of a corpus that lasts a third of a second
-                    "beats_per_bar": 3 + index % 2,
-                },
-            }
-        )
-    (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "cache").mkdir()
-    for split, arrays in waves.items():
-        np.save(folder / "cache" / f"waveforms.{split}.npy", np.stack(arrays))
-    return Corpus(folder, "train"), Corpus(folder, "validation")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ them with a record that names the parent's hash and what it learnt from (paper, 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from pathlib import Path
@@ -22,15 +23,17 @@ from training.flow_matching import Captions, FlowMatchingJob, as_float
 from training.listeners import Listeners, takes_of
 from training.loop import numpy_draws, write_aside, write_json
 from training.recipe import CRPORecipe, NFTRecipe, SampledRecipe, recipe_hash
-from training.sampling import Judge, Judged, Sampling, sample_and_judge
+from training.sampling import Judge, Judged, sample_and_judge
 from training.scored import Mixture, ScoredSplit, ScoreScale, played, take_latents
 from training.workplace import Workplace, latent_encoder, train
 from ttmpref import assets
+from ttmpref.autoencoder import MelAutoencoder
 from ttmpref.config import HeadKind
+from ttmpref.generator import Generator, GeneratorParts, TextFeatures
 from ttmpref.models.fluxaudio import FluxAudio
 from ttmpref.reward.features import CLAP_TEXT
 from ttmpref.reward.ranker import read_ranker
-from ttmpref.types import DamagedWeights
+from ttmpref.types import DamagedWeights, GenerationRequest
 
 log = logging.getLogger(__name__)
 SCALE = "score_scale.json"
@@ -66,7 +69,7 @@ def expert(place: Workplace) -> None:
     head, (windows, held_out) = _head(place, "sft"), scored_splits(place)
     backbone = stage_backbone(place, "sft", head)
     prompts, encoded = _prompts(place, recipe.candidates)
-    judged = _judged(place, "expert", "sft", backbone, recipe, prompts, encoded)
+    judged = _judged(place, "expert", "sft", backbone, recipe, prompts)
     kept = best_of(judged, recipe.keep)
     scores = ScoreScale.read(place.assets / "logs" / SCALE).score(judged.rewards[kept])
     chosen = ScoredSplit(
@@ -133,9 +136,8 @@ def _train_on_pairs(
     backbone = stage_backbone(place, "expert", head)
     prompts, encoded = _prompts(place, recipe.prompts)
     every = np.repeat(np.arange(recipe.prompts), recipe.clips_per_prompt)
-    repeated = tuple(features[every] for features in encoded)
     asked = [prompts[row] for row in every]
-    judged = _judged(place, name, "expert", backbone, recipe, asked, repeated)
+    judged = _judged(place, name, "expert", backbone, recipe, asked)
     ranking = judged.clap.reshape(recipe.prompts, recipe.clips_per_prompt)
     better, worse = best_and_worst(ranking)
     pairs = Pairs(judged.latents[better], judged.latents[worse], *encoded, recipe.sample_score)
@@ -254,18 +256,26 @@ def _judged(
     backbone: FluxAudio,
     recipe: SampledRecipe,
     prompts: list[str],
-    encoded: tuple[Tensor, Tensor],
 ) -> Judged:
-    """Clips of the parent, kept in the run's folder under what they follow from."""
-    reward = assets.digest(place.recipe.target.ranker.weights)
-    made_by = [assets.sha256(weights_path(place, parent)), backbone.head, reward, *prompts]
-    made_by += [recipe.sample_score, recipe.sample_guidance, recipe.sample_seed]
+    """A clip of the parent per prompt, kept in the run's folder under what they follow from."""
+    preset = place.recipe.target
+    first = GenerationRequest(
+        prompts[0], recipe.sample_seed, parent, recipe.sample_score, recipe.sample_guidance,
+        preset.sampling.num_steps, preset.sampling.negative_prompt,
+    )  # fmt: skip
+    requests = [
+        dataclasses.replace(first, prompt=prompt, seed=first.seed + i)
+        for i, prompt in enumerate(prompts)
+    ]
+    weights, reward = weights_path(place, parent), assets.digest(preset.ranker.weights)
+    made_by = [assets.sha256(weights), backbone.head, reward, *requests]
     key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]
     path = place.runs / name / f"clips-{key}.npz"
     if not path.exists():
-        how = Sampling(recipe.sample_score, recipe.sample_guidance)
-        judge = Judge(place.recipe.target)
-        found = sample_and_judge(backbone, judge, prompts, encoded, recipe.sample_seed, how)
+        autoencoder = MelAutoencoder.load(preset.autoencoder, assets.load_tensors)
+        parts = GeneratorParts(TextFeatures(*place.text_encoders), autoencoder, backbone.eval())
+        generator, judge = Generator(preset, parts), Judge(preset)
+        found = sample_and_judge(generator, judge, requests, recipe.precision)
         write_aside(path, found.save)
     return Judged.load(path)
 
