@@ -11,6 +11,7 @@ from tests.seeded import reference_output, relative_error, seeded_input, seeded_
 from ttmpref.config import BigVGANConfig
 from ttmpref.models import bigvgan
 from ttmpref.models.bigvgan import BigVGAN, fold_weight_norm, load_bigvgan_state, low_pass_filter
+from ttmpref.models.over_time import ConvOverTime, UpsampleOverTime
 from ttmpref.types import DamagedWeights
 
 MANIFEST = Path(__file__).resolve().parents[1] / "assets/manifests/bigvgan_v2_44k_state_dict.json"
@@ -88,7 +89,7 @@ def test_the_filter_is_the_published_one():
 
 
 def plain_activation(x, frequency, inverse_magnitude):
-    """The definition in full: double the rate, sine, halve the rate, indices clamped."""
+    """The definition in full, on (B, K, L): double the rate, sine, halve it, indices clamped."""
     taps, length = low_pass_filter().double(), x.shape[-1]
     doubled = torch.zeros(*x.shape[:2], 2 * length, dtype=x.dtype)
     for m in range(length):
@@ -108,16 +109,28 @@ def plain_activation(x, frequency, inverse_magnitude):
 def test_the_activation_equals_its_definition(length):
     x = seeded_input("x", (2, 3, length)).double()
     frequency, inverse = torch.tensor([[0.5], [1.0], [4.0]]), torch.tensor([[1.0], [0.2], [2.0]])
-    ours = bigvgan.antialiased_snake(x, frequency.double(), inverse.double())
+    rows = (x.mT, frequency.double().mT[None], inverse.double().mT[None])
+    ours = bigvgan.antialiased_snake(*rows).mT
     torch.testing.assert_close(ours, plain_activation(x, frequency, inverse), rtol=1e-6, atol=1e-6)
 
 
-def test_slabs_of_channels_change_nothing(monkeypatch):
+@pytest.mark.parametrize("rows", [1, 2, 5, 7, 39, 40])
+def test_making_some_rows_at_a_time_changes_nothing(monkeypatch, rows):
     activation = bigvgan.AntialiasedSnake(5).requires_grad_(False)
-    x = seeded_input("x", (2, 5, 40))
+    x = seeded_input("x", (2, 40, 5))
     whole = activation(x)
-    monkeypatch.setattr(bigvgan, "SLAB_VALUES", 160)
+    monkeypatch.setattr(bigvgan, "SLAB_VALUES", 2 * 5 * rows)
     torch.testing.assert_close(activation(x), whole)
+
+
+def test_the_channel_last_layers_are_torchs_own():
+    x = seeded_input("x", (2, 11, 6))
+    for ours, theirs in (
+        (ConvOverTime(6, 4, 3, dilation=5), torch.nn.Conv1d(6, 4, 3, padding=5, dilation=5)),
+        (UpsampleOverTime(6, 4, 8, 4), torch.nn.ConvTranspose1d(6, 4, 8, stride=4, padding=2)),
+    ):
+        theirs.load_state_dict(ours.state_dict())
+        torch.testing.assert_close(ours(x).mT, theirs(x.mT), rtol=1e-5, atol=1e-5)
 
 
 def test_every_frame_becomes_one_hop_of_bounded_audio():
@@ -162,6 +175,13 @@ def test_damaged_weights_are_named(name, tensor, message):
         state[name] = tensor
     with pytest.raises(DamagedWeights, match=message):
         load_bigvgan_state(BigVGAN(SMALL), state)
+
+
+def test_a_halved_network_is_off_by_less_than_one_percent():
+    mel, whole = seeded_input("mel", (1, 4, 9)), small_model()
+    found = small_model().halve_()(mel)
+    assert found.dtype == torch.float32
+    assert 0 < relative_error(found, whole(mel)) < 0.01
 
 
 def test_mel_of_another_width_is_refused():

@@ -179,6 +179,46 @@ def test_the_doubled_batch_of_guidance_equals_two_passes(head):
     )
 
 
+@pytest.mark.parametrize("head", ["none", *HEADS])
+def test_channels_last_and_one_pass_of_modulation_equal_the_direct_way(head):
+    direct, fast = (
+        small_model(head),
+        FluxAudio(SMALL.model_copy(update={"channels_last": True}), head),
+    )
+    fast.load_state_dict(direct.state_dict())
+    fast.requires_grad_(False)
+    inputs = small_inputs()
+    latents, projected = inputs["latents"], direct.project(inputs["text"], inputs["pooled"])
+    score = None if head == "none" else torch.tensor([-1.0, 0.5, 5.0])
+    times = [1.0, 0.4, 0.0]
+    for t, step in zip(times, fast.steps(times, projected, score), strict=True):
+        expected = direct.velocity(latents, torch.full((3,), t), projected, score)
+        found = fast.velocity_at(step, latents, projected)
+        assert relative_error(found, expected) < 1e-5
+
+
+def test_a_halved_network_is_off_by_less_than_one_percent_and_half_as_large():
+    whole = small_model("input_add")
+    halved = small_model("input_add").halve_()
+    inputs = {**small_inputs(), "score": torch.tensor([-1.0, 0.5, 5.0])}
+    found = halved(**inputs)
+    assert found.dtype == torch.float32
+    assert 0 < relative_error(found, whole(**inputs)) < 0.01
+    kinds = {name: tensor.dtype for name, tensor in halved.state_dict().items()}
+    for name, kind in kinds.items():
+        inner = name.startswith(("joint_blocks", "fused_blocks", "audio_input_proj"))
+        rounded = inner and "norm" not in name and "adaLN" not in name
+        assert kind == (torch.bfloat16 if rounded else torch.float32), name
+
+
+def test_a_step_of_another_batch_is_refused():
+    model, inputs = small_model(), small_inputs()
+    projected = model.project(inputs["text"], inputs["pooled"])
+    (step,) = model.steps([0.5], projected)
+    with pytest.raises(ValueError, match="step.final must have shape"):
+        model.velocity_at(step, inputs["latents"][:2], projected)
+
+
 def test_a_clip_of_a_batch_equals_the_clip_alone_at_any_length():
     model = small_model("input_add")
     for frames in (7, 12, 31):

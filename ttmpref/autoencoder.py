@@ -23,6 +23,7 @@ from ttmpref.models.bigvgan import BigVGAN, load_bigvgan_state
 from ttmpref.models.istft_vocoder import ISTFTVocoder
 from ttmpref.models.mel import LogMel
 from ttmpref.models.mel_vae import MelVAE
+from ttmpref.models.over_time import has_bf16
 from ttmpref.models.patch_vae import PatchVAE
 from ttmpref.types import DamagedWeights
 
@@ -75,8 +76,10 @@ class MelAutoencoder(nn.Module):
         self.vocoder = build_vocoder(config.vocoder, config.mel)
 
     @classmethod
-    def load(cls, config: AutoencoderConfig, load_tensors: LoadTensors) -> MelAutoencoder:
-        """Build with the weights that `config` names, folded for inference.
+    def load(
+        cls, config: AutoencoderConfig, load_tensors: LoadTensors, device: str = "cpu"
+    ) -> MelAutoencoder:
+        """Build with the weights that `config` names, folded and rounded for inference.
 
         Args:
             load_tensors: URI to named tensors (see `ttmpref.assets`).
@@ -89,10 +92,12 @@ class MelAutoencoder(nn.Module):
         weights = load_tensors(config.vocoder.weights)
         if isinstance(autoencoder.vocoder, BigVGAN):
             load_bigvgan_state(autoencoder.vocoder, weights)
+            if config.vocoder.precision == "bf16" and has_bf16(device):
+                autoencoder.vocoder.halve_()
         else:
             load_state(autoencoder.vocoder, weights, config.vocoder.weights)
         autoencoder.vae.fold_()
-        return autoencoder.eval().requires_grad_(False)
+        return autoencoder.to(device).eval().requires_grad_(False)
 
     def encode(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = self.vae.encode(self.log_mel(waveform))

@@ -114,7 +114,11 @@ VAEConfig = Annotated[MelVAEConfig | PatchVAEConfig, Field(discriminator="kind")
 
 
 class BigVGANConfig(FrozenConfig):
-    """BigVGAN v2 (nvidia/bigvgan_v2_44khz_128band_512x values are the defaults)."""
+    """BigVGAN v2 (nvidia/bigvgan_v2_44khz_128band_512x values are the defaults).
+
+    Attributes:
+        precision: of the convolutions; "bf16" where the device has it.
+    """
 
     kind: Literal["bigvgan_v2"] = "bigvgan_v2"
     num_mels: int = Field(128, gt=0)
@@ -123,6 +127,7 @@ class BigVGANConfig(FrozenConfig):
     initial_channels: int = Field(1536, gt=0)
     resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
     resblock_dilations: tuple[int, ...] = (1, 3, 5)
+    precision: Precision = "fp32"
     weights: str
 
 
@@ -194,6 +199,9 @@ class FluxAudioConfig(FrozenConfig):
         width: D; head size is width / num_heads.
         mlp_round_to: gated hidden size is floor(2/3 * mlp_ratio * D) rounded up to a multiple.
         input_kernel, block_kernel: convolution sizes at the input/output and in the blocks.
+        channels_last: how convolutions and the modulation are computed, equal up to rounding. True
+            is faster; the demo's vocoder magnifies rounding, so its clips are made without.
+        precision: of the blocks when sampling; "bf16" where the device has it.
     """
 
     latent_channels: int = Field(gt=0)
@@ -211,6 +219,8 @@ class FluxAudioConfig(FrozenConfig):
     block_kernel: int = Field(3, gt=0)
     rope_theta: float = Field(10_000.0, gt=0)
     score_embedding: ScoreEmbeddingConfig = ScoreEmbeddingConfig()
+    channels_last: bool = False
+    precision: Precision = "fp32"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> FluxAudioConfig:

@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,9 +26,9 @@ from torch import Tensor
 
 from ttmpref.audio import cut_or_pad
 from ttmpref.config import Preset
-from ttmpref.flow import Velocity, draw_noise, guidance_at, guided_velocity, solve
+from ttmpref.flow import Velocity, draw_noise, guidance_at, guided_velocity, solve, time_grid
 from ttmpref.loudness import LoudnessReport, normalise
-from ttmpref.models.fluxaudio import FluxAudio, Projected
+from ttmpref.models.fluxaudio import FluxAudio, Projected, Step
 from ttmpref.types import (
     Clip,
     Generation,
@@ -139,9 +140,18 @@ class Generator:
             batch = {"seed": request.seed, "variations": request.variations, "index": i}
             yield Generation(single, clip, scores, {**self.parts.provenance, "batch": batch}, taken)
 
-    @torch.no_grad()
     def batch(self, requests: Sequence[GenerationRequest]) -> list[Clip]:
-        """Finished clips of requests that differ in nothing but prompt and seed, unmeasured.
+        """Finished clips, unmeasured, of requests as `latents` takes them."""
+        return self.clips(self.latents(requests))
+
+    @torch.no_grad()
+    def clips(self, latents: Tensor) -> list[Clip]:
+        """Finished clips of normalised latents (V, N, C)."""
+        return [self.finish(self.decode(one[None]))[0] for one in latents]
+
+    @torch.no_grad()
+    def latents(self, requests: Sequence[GenerationRequest]) -> Tensor:
+        """(V, N, C) normalised, of V requests that differ in nothing but prompt and seed.
 
         They share every pass through the backbone, which costs less than one by one; a clip is that
         of `stream` up to rounding.
@@ -161,7 +171,7 @@ class Generator:
         velocity = self._guided(first, self._conditioning(first, conditional))
         noise = self.noise(list(requests))
         *_, latents = solve(velocity, noise, first.num_steps, first.solver)
-        return [self.finish(self.decode(one[None]))[0] for one in latents]
+        return latents
 
     def _prompt(self, prompt: str) -> Projected:
         """A prompt, encoded and projected."""
@@ -191,19 +201,31 @@ class Generator:
         return self._guided(request, self._conditioning(request, conditional))
 
     def _guided(self, request: GenerationRequest, conditioning: Conditioning) -> Velocity:
-        backbone = self.parts.backbone
+        alone = self._field(request, conditioning.conditional, conditioning.score)
+        both = self._field(request, conditioning.both, conditioning.both_scores)
 
         def velocity(z: Tensor, t: float) -> Tensor:
             guidance = guidance_at(request.guidance_schedule, request.guidance, 1.0 - t)
             if guidance == 1.0:  # the unconditional half would be multiplied by zero
-                times = z.new_full((len(z),), t)
-                return backbone.velocity(z, times, conditioning.conditional, conditioning.score)
-            times = z.new_full((2 * len(z),), t)
-            doubled = torch.cat([z, z])  # (2 V, N, C)
-            both = backbone.velocity(doubled, times, conditioning.both, conditioning.both_scores)
-            return guided_velocity(*both.chunk(2), guidance)
+                return alone(z, t)
+            return guided_velocity(*both(torch.cat([z, z]), t).chunk(2), guidance)  # 2 V at once
 
         return velocity
+
+    def _field(
+        self, request: GenerationRequest, projected: Projected, score: Tensor | None
+    ) -> Velocity:
+        """The network's own velocity for given prompts and scores."""
+        backbone = self.parts.backbone
+        if not backbone.config.channels_last:
+            return lambda z, t: backbone.velocity(z, z.new_full((len(z),), t), projected, score)
+
+        @cache
+        def steps() -> dict[float, Step]:
+            times = time_grid(request.num_steps)
+            return dict(zip(times, backbone.steps(times, projected, score), strict=True))
+
+        return lambda z, t: backbone.velocity_at(steps()[t], z, projected)
 
     def noise(self, singles: list[GenerationRequest]) -> Tensor:
         """(V, N, C), each clip's from its own seed; drawn on the CPU, so equal on every device."""

@@ -494,9 +494,13 @@ class Studio:
 
     def _build_backbone(self, stage: StageConfig) -> Any:
         from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
+        from ttmpref.models.over_time import has_bf16
 
-        backbone = FluxAudio(self.preset.backbone, stage.head)
+        config = self.preset.backbone
+        backbone = FluxAudio(config, stage.head)
         load_backbone_state(backbone, assets.load_tensors(stage.weights))
+        if config.precision == "bf16" and has_bf16(self.device):
+            backbone.halve_()
         return backbone.to(self.device).eval().requires_grad_(False)
 
     def _text_features(self) -> TextFeatures:
@@ -597,7 +601,7 @@ class Studio:
 
         config = self.preset.autoencoder
         return self._part(
-            config, lambda: MelAutoencoder.load(config, assets.load_tensors).to(self.device)
+            config, lambda: MelAutoencoder.load(config, assets.load_tensors, self.device)
         )
 
     def _provenance(self, stage: StageConfig) -> dict[str, Any]:

@@ -6,6 +6,9 @@ two 12-tap low-pass filters, so that the harmonics it makes do not alias. Names 
 those of the released file after weight normalisation has been folded in (`load_bigvgan_state`); the
 filters are constants and are computed instead of stored.
 
+Inside, everything is channel-last: the convolutions are fastest so (`ttmpref.models.over_time`),
+and the filters of the activation become sums of whole rows.
+
 Shapes: B batch, M mel bands, K channels of a layer, L length at a layer, S samples.
 """
 
@@ -18,11 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from ttmpref.config import BigVGANConfig
+from ttmpref.models.over_time import ConvOverTime, UpsampleOverTime, halve_
 from ttmpref.types import DamagedWeights
 
 TAPS = 12
-# Numbers of values of which a processor core keeps the temporaries of an activation in its cache.
+# Number of values of which a processor keeps the temporaries of an activation in its caches.
 SLAB_VALUES = 131_072
+REACH = 3  # neighbours on either side from which a filter's phase makes a value
 RELEASED_FILTER_TOLERANCE = 1e-4
 
 
@@ -71,31 +76,54 @@ def weighted_sum(parts: list[Tensor], weights: list[float]) -> Tensor:
     return total
 
 
-def shifted(x: Tensor, before: Tensor, after: Tensor) -> list[Tensor]:
-    """x[m - 3] ... x[m + 3] of (B, K, L), with one value repeated beyond each end."""
-    length = x.shape[-1]
-    edges = before.expand(*x.shape[:2], 3), after.expand(*x.shape[:2], 3)
-    padded = torch.cat((edges[0], x, edges[1]), dim=-1)
-    return [padded[..., i : i + length] for i in range(7)]
+def shifted(rows: Tensor) -> list[Tensor]:
+    """Rows m - 3 ... m + 3 of (B, L + 6, K), for m = 3 ... L + 2: seven views (B, L, K)."""
+    length = rows.shape[1] - 2 * REACH
+    return [rows[:, i : i + length] for i in range(2 * REACH + 1)]
+
+
+def extended(rows: Tensor, before: Tensor, after: Tensor, counts: tuple[int, int]) -> Tensor:
+    """(B, L, K) with one row (B, 1, K) repeated before it and one behind it."""
+    if counts == (0, 0):
+        return rows
+    return torch.cat((before.expand(-1, counts[0], -1), rows, after.expand(-1, counts[1], -1)), 1)
 
 
 def snake(x: Tensor, frequency: Tensor, inverse_magnitude: Tensor) -> Tensor:
-    """x + sin(frequency x)^2 * inverse_magnitude, parameters (K, 1)."""
+    """x + sin(frequency x)^2 * inverse_magnitude, all (B, L, K) or broadcast to it."""
     return torch.addcmul(x, (x * frequency).sin_().square_(), inverse_magnitude)
 
 
-def antialiased_snake(x: Tensor, frequency: Tensor, inverse_magnitude: Tensor) -> Tensor:
-    """`snake` at twice the rate between low-pass filters, (B, K, L) to the same shape.
+def antialiased_snake(
+    x: Tensor, frequency: Tensor, inverse_magnitude: Tensor, rows: range | None = None
+) -> Tensor:
+    """`snake` at twice the rate between low-pass filters.
 
-    The doubled signal is kept as its even and odd samples and never interleaved.
+    The doubled signal is kept as its even and odd samples and never interleaved; beyond its ends
+    its first and last values go on.
+
+    Args:
+        x: (B, L, K).
+        frequency, inverse_magnitude: (1, 1, K), or (1, R, K) with R at least 6 more than `rows`.
+        rows: those to make; default: all.
+
+    Returns:
+        (B, len(rows), K).
     """
-    around = shifted(x, x[..., :1], x[..., -1:])
+    length, rows = x.shape[1], rows or range(x.shape[1])
+    first, last = max(0, rows.start - REACH), min(length, rows.stop + REACH)  # of the doubled
+    low, high = max(0, first - REACH), min(length, last + REACH)  # of x
+    counts = low - (first - REACH), (last + REACH) - high
+    around = shifted(extended(x[:, low:high], x[:, :1], x[:, -1:], counts))
+    parameters = (values[:, : last - first] for values in (frequency, inverse_magnitude))
+    frequency, inverse_magnitude = parameters
     even, odd = (
         snake(weighted_sum(around, taps), frequency, inverse_magnitude) for taps in DOUBLING
     )
-    first, last = even[..., :1], odd[..., -1:]
-    around = shifted(even, first, last) + shifted(odd, first, last)
-    return weighted_sum(around, HALVING[0] + HALVING[1])
+    counts = first - (rows.start - REACH), (rows.stop + REACH) - last
+    before, after = even[:, :1], odd[:, -1:]
+    even, odd = (extended(phase, before, after, counts) for phase in (even, odd))
+    return weighted_sum(shifted(even) + shifted(odd), HALVING[0] + HALVING[1])
 
 
 class SnakeParameters(nn.Module):
@@ -108,31 +136,25 @@ class SnakeParameters(nn.Module):
 
 
 class AntialiasedSnake(nn.Module):
-    """The activation, run on slabs of channels that fit the processor's cache."""
+    """The activation in float32, (B, L, K) to the same shape, some rows at a time."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.act = SnakeParameters(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        frequency = self.act.alpha.exp()[:, None]  # (K, 1)
-        inverse_magnitude = 1 / (self.act.beta.exp()[:, None] + 1e-9)
-        if x.is_cuda:
-            return antialiased_snake(x, frequency, inverse_magnitude)
-        channels = max(1, SLAB_VALUES // (x.shape[0] * x.shape[-1]))
-        slabs = zip(
-            x.split(channels, dim=1),
-            frequency.split(channels),
-            inverse_magnitude.split(channels),
-            strict=True,
+        x = x.float()
+        batch, length, channels = x.shape
+        count = length if x.is_cuda else min(length, max(1, SLAB_VALUES // (batch * channels)))
+        # Parameters laid out like the rows make one long loop of every operation.
+        shape = (1, count + 2 * REACH, channels)
+        frequency = self.act.alpha.exp().expand(shape).contiguous()
+        inverse_magnitude = (1 / (self.act.beta.exp() + 1e-9)).expand(shape).contiguous()
+        starts = range(0, length, count)
+        slabs = (range(start, min(start + count, length)) for start in starts)
+        return torch.cat(
+            [antialiased_snake(x, frequency, inverse_magnitude, rows) for rows in slabs], dim=1
         )
-        return torch.cat([antialiased_snake(*slab) for slab in slabs], dim=1)
-
-
-def same_conv(channels: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
-    """A convolution that keeps width and length."""
-    padding = dilation * (kernel - 1) // 2
-    return nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=padding)
 
 
 class ResidualStack(nn.Module):
@@ -140,14 +162,16 @@ class ResidualStack(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs1 = nn.ModuleList(same_conv(channels, kernel, d) for d in dilations)
-        self.convs2 = nn.ModuleList(same_conv(channels, kernel) for _ in dilations)
+        self.convs1 = nn.ModuleList(
+            ConvOverTime(channels, channels, kernel, dilation=d) for d in dilations
+        )
+        self.convs2 = nn.ModuleList(ConvOverTime(channels, channels, kernel) for _ in dilations)
         self.activations = nn.ModuleList(
             AntialiasedSnake(channels) for _ in range(2 * len(dilations))
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, K, L) to the same shape."""
+        """(B, L, K) to the same shape."""
         for n, (first, second) in enumerate(zip(self.convs1, self.convs2, strict=True)):
             y = first(self.activations[2 * n](x))
             x = x + second(self.activations[2 * n + 1](y))
@@ -162,11 +186,10 @@ class BigVGAN(nn.Module):
         self.config = config
         self.hop_length = math.prod(config.upsample_rates)
         width = config.initial_channels
-        self.conv_pre = nn.Conv1d(config.num_mels, width, 7, padding=3)
+        self.conv_pre = ConvOverTime(config.num_mels, width, 7)
         self.ups, self.resblocks = nn.ModuleList(), nn.ModuleList()
         for rate, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
-            padding = (kernel - rate) // 2
-            up = nn.ConvTranspose1d(width, width // 2, kernel, stride=rate, padding=padding)
+            up = UpsampleOverTime(width, width // 2, kernel, rate)
             # A list of one, because the released names count the layers inside each stage.
             self.ups.append(nn.ModuleList([up]))
             width //= 2
@@ -175,7 +198,7 @@ class BigVGAN(nn.Module):
                 for size in config.resblock_kernel_sizes
             )
         self.activation_post = AntialiasedSnake(width)
-        self.conv_post = nn.Conv1d(width, 1, 7, padding=3, bias=False)
+        self.conv_post = ConvOverTime(width, 1, 7, bias=False)
 
     def forward(self, mel: Tensor) -> Tensor:
         """Natural log-mel (B, M, frames) to audio (B, frames * hop_length) in [-1, 1]."""
@@ -183,13 +206,18 @@ class BigVGAN(nn.Module):
             raise ValueError(
                 f"mel must have shape (B, {self.config.num_mels}, frames), got {tuple(mel.shape)}"
             )
-        x = self.conv_pre(mel)
+        x = self.conv_pre(mel.transpose(1, 2))  # (B, L, K)
         stacks = len(self.config.resblock_kernel_sizes)
         for i, (up,) in enumerate(self.ups):
-            x = up(x)  # (B, K / 2, L * rate)
+            x = up(x).float()  # (B, L * rate, K / 2)
             x = sum(stack(x) for stack in self.resblocks[i * stacks : (i + 1) * stacks]) / stacks
-        x = self.conv_post(self.activation_post(x))  # (B, 1, S)
-        return x.squeeze(1).clamp(-1.0, 1.0)
+        x = self.conv_post(self.activation_post(x))  # (B, S, 1)
+        return x.squeeze(2).clamp(-1.0, 1.0)
+
+    def halve_(self) -> BigVGAN:
+        """Round the convolutions but the last to bf16, for inference; returns self."""
+        halve_((self.conv_pre, self.ups, self.resblocks))
+        return self
 
 
 # Endings of the names in which a weight is stored as (length, direction).

@@ -12,7 +12,7 @@ channel-last. The time convention is in `ttmpref.flow`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttmpref.config import FluxAudioConfig, HeadKind
+from ttmpref.models.over_time import ConvOverTime, Linear, halve_
 from ttmpref.models.score_heads import SCORE_HEADS, ScoreEmbedding
 from ttmpref.types import DamagedWeights
 
@@ -40,22 +41,15 @@ def time_windows(x: Tensor, kernel: int) -> Tensor:
     return torch.stack(taps, dim=-1).flatten(2)
 
 
-class ConvOverTime(nn.Conv1d):
-    """Convolution over the time axis of (B, N, D), as one matrix product over windows.
-
-    On the CPU this is faster than `conv1d`, which has to transpose to channels-first and back, and
-    two layers with the same input can share the windows.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, kernel, bias=bias)
+class WindowedConv(ConvOverTime):
+    """The same as one matrix product over windows, which two layers of one input can share."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.on_windows(time_windows(x, self.kernel_size[0]))
 
     def on_windows(self, windows: Tensor) -> Tensor:
         """(B, N, inputs * kernel) to (B, N, outputs)."""
-        return F.linear(windows, self.weight.flatten(1), self.bias)
+        return F.linear(windows.to(self.weight.dtype), self.weight.flatten(1), self.bias)
 
 
 class GatedLinear(nn.Module):
@@ -63,9 +57,9 @@ class GatedLinear(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(width, hidden, bias=False)
-        self.w2 = nn.Linear(hidden, width, bias=False)
-        self.w3 = nn.Linear(width, hidden, bias=False)
+        self.w1 = Linear(width, hidden, bias=False)
+        self.w2 = Linear(hidden, width, bias=False)
+        self.w3 = Linear(width, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
@@ -74,15 +68,16 @@ class GatedLinear(nn.Module):
 class GatedConv(nn.Module):
     """`GatedLinear` with convolutions over time, (B, N, D) to (B, N, D)."""
 
-    def __init__(self, width: int, hidden: int, kernel: int) -> None:
+    def __init__(self, width: int, hidden: int, kernel: int, conv: type[ConvOverTime]) -> None:
         super().__init__()
-        self.kernel = kernel
-        self.w1 = ConvOverTime(width, hidden, kernel, bias=False)
-        self.w2 = ConvOverTime(hidden, width, kernel, bias=False)
-        self.w3 = ConvOverTime(width, hidden, kernel, bias=False)
+        self.w1 = conv(width, hidden, kernel, bias=False)
+        self.w2 = conv(hidden, width, kernel, bias=False)
+        self.w3 = conv(width, hidden, kernel, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        windows = time_windows(x, self.kernel)
+        if not isinstance(self.w1, WindowedConv):
+            return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        windows = time_windows(x, self.w1.kernel_size[0])
         return self.w2(F.silu(self.w1.on_windows(windows)) * self.w3.on_windows(windows))
 
 
@@ -107,6 +102,11 @@ class TimeEmbedding(nn.Module):
 def adaln(width: int, vectors: int) -> nn.Sequential:
     """The modulation c -> `vectors` vectors of size D."""
     return nn.Sequential(nn.SiLU(), nn.Linear(width, vectors * width))
+
+
+def parts_of(vectors: Tensor, count: int) -> tuple[Tensor, ...]:
+    """(B, count * D) to `count` x (B, 1, D); six are shift, scale, gate of attention and FFN."""
+    return vectors[:, None].chunk(count, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.q_norm = nn.RMSNorm(width // num_heads, eps=RMS_EPSILON)
         self.k_norm = nn.RMSNorm(width // num_heads, eps=RMS_EPSILON)
 
@@ -148,14 +148,17 @@ class Attention(nn.Module):
         order = (self.num_heads, head_size, 3)
         weight = self.qkv.weight.view(*order, width).permute(2, 0, 1, 3).reshape(3 * width, width)
         bias = self.qkv.bias.view(order).permute(2, 0, 1).reshape(-1)
-        qkv = F.linear(x, weight, bias).view(batch, length, 3, self.num_heads, head_size)
+        qkv = F.linear(x.to(weight.dtype), weight, bias).view(
+            batch, length, 3, self.num_heads, head_size
+        )
         q, k = self._rotated(qkv[:, :, :2], rotary).unbind(2)
-        return q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        v = qkv[:, :, 2].to(q.dtype)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def _rotated(self, qk: Tensor, rotary: Tensor) -> Tensor:
         """(B, N, 2, H, D / H) normalised, and turned by position in float32."""
         weight = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None]  # (2, 1, D / H)
-        qk = F.rms_norm(qk, qk.shape[-1:], eps=RMS_EPSILON) * weight
+        qk = F.rms_norm(qk.float(), qk.shape[-1:], eps=RMS_EPSILON) * weight
         pairs = torch.view_as_complex(qk.float().unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * rotary).flatten(-2).to(qk.dtype)
 
@@ -177,19 +180,15 @@ class Block(nn.Module):
         self.ffn = feed_forward
         self.adaLN_modulation = adaln(width, 6)
 
-    def modulation(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """(B, D) to shift, scale, gate of the attention and of the feed-forward part."""
-        return self.adaLN_modulation(condition)[:, None].chunk(6, dim=-1)  # 6 x (B, 1, D)
-
     def update(self, x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
         """Both residual updates of x (B, N, D) from the attention's result (B, N, D)."""
         _, _, gate_a, shift_m, scale_m, gate_m = modulation
         x = torch.addcmul(x, gate_a, self.linear1(attended))
         return torch.addcmul(x, gate_m, self.ffn(modulate(x, shift_m, scale_m)))
 
-    def forward(self, x: Tensor, condition: Tensor, rotary: Tensor) -> Tensor:
-        """Self-attention within the stream: a fused block."""
-        modulation = self.modulation(condition)
+    def forward(self, x: Tensor, vectors: Tensor, rotary: Tensor) -> Tensor:
+        """Self-attention within the stream: a fused block; vectors (B, 6 D) modulate it."""
+        modulation = parts_of(vectors, 6)
         qkv = self.attn(modulate(x, *modulation[:2]), rotary)
         return self.update(x, attend(*qkv), modulation)
 
@@ -203,14 +202,19 @@ class TextContext(nn.Module):
         self.adaLN_modulation = adaln(width, 2)
 
 
+def conv_class(config: FluxAudioConfig) -> type[ConvOverTime]:
+    """How the network convolves."""
+    return ConvOverTime if config.channels_last else WindowedConv
+
+
 def latent_block(config: FluxAudioConfig) -> Block:
     """A block with convolutions over time."""
-    width, kernel = config.width, config.block_kernel
+    width, kernel, conv = config.width, config.block_kernel, conv_class(config)
     return Block(
         width,
         config.num_heads,
-        ConvOverTime(width, width, kernel),
-        GatedConv(width, config.mlp_hidden, kernel),
+        conv(width, width, kernel),
+        GatedConv(width, config.mlp_hidden, kernel, conv),
     )
 
 
@@ -218,18 +222,43 @@ def text_block(config: FluxAudioConfig) -> Block:
     """A block with linear layers."""
     width = config.width
     return Block(
-        width, config.num_heads, nn.Linear(width, width), GatedLinear(width, config.mlp_hidden)
+        width, config.num_heads, Linear(width, width), GatedLinear(width, config.mlp_hidden)
     )
 
 
-@dataclass(frozen=True)
-class StreamTables:
-    """Conditions (B, D) and rotations of the two streams, the same for every block."""
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What time, prompt and score do to the network: everything but the latents and the text.
 
-    latent_condition: Tensor
-    text_condition: Tensor
-    latent_rotary: Tensor
-    text_rotary: Tensor
+    Attributes:
+        embedding: e_s (B, D); None for a network without score.
+        latent, text: (B, 6 D) for each joint block; the last text vectors are (B, 2 D).
+        fused: (B, 6 D) for each fused block.
+        final: (B, 2 D).
+    """
+
+    embedding: Tensor | None
+    latent: tuple[Tensor, ...]
+    text: tuple[Tensor, ...]
+    fused: tuple[Tensor, ...]
+    final: Tensor
+
+    def split(self, batch: int) -> list[Step]:
+        """Steps of `batch` rows each, of a step that holds the rows of many."""
+
+        def cut(rows: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+            return zip(*(tensor.split(batch) for tensor in rows), strict=True)
+
+        finals = self.final.split(batch)
+        nothing = [()] * len(finals)
+        embeddings = [None] * len(finals) if self.embedding is None else self.embedding.split(batch)
+        fused = cut(self.fused) if self.fused else nothing
+        return [
+            Step(*parts)
+            for parts in zip(
+                embeddings, cut(self.latent), cut(self.text), fused, finals, strict=True
+            )
+        ]
 
 
 class JointBlock(nn.Module):
@@ -243,13 +272,17 @@ class JointBlock(nn.Module):
             TextContext(config.width, config.num_heads) if last else text_block(config)
         )
 
-    def forward(self, x: Tensor, y: Tensor, tables: StreamTables) -> tuple[Tensor, Tensor]:
-        """Latents (B, N, D) and text (B, T, D) to the same shapes."""
-        ours = self.latent_block.modulation(tables.latent_condition)
-        theirs = self.text_block.adaLN_modulation(tables.text_condition)[:, None]
-        theirs = theirs.chunk(2 if self.last else 6, dim=-1)
-        q, k, v = self.latent_block.attn(modulate(x, *ours[:2]), tables.latent_rotary)
-        text_q, text_k, text_v = self.text_block.attn(modulate(y, *theirs[:2]), tables.text_rotary)
+    def forward(
+        self, x: Tensor, y: Tensor, vectors: tuple[Tensor, Tensor], rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Latents (B, N, D) and text (B, T, D) to the same shapes.
+
+        Args:
+            vectors, rotary: modulation and rotations of the latents, then of the text.
+        """
+        ours, theirs = parts_of(vectors[0], 6), parts_of(vectors[1], 2 if self.last else 6)
+        q, k, v = self.latent_block.attn(modulate(x, *ours[:2]), rotary[0])
+        text_q, text_k, text_v = self.text_block.attn(modulate(y, *theirs[:2]), rotary[1])
         k, v = torch.cat((k, text_k), dim=2), torch.cat((v, text_v), dim=2)
         if self.last:  # nothing reads the text's own queries
             return self.latent_block.update(x, attend(q, k, v), ours), y
@@ -265,11 +298,12 @@ class FinalLayer(nn.Module):
     def __init__(self, config: FluxAudioConfig) -> None:
         super().__init__()
         self.adaLN_modulation = adaln(config.width, 2)
-        self.conv = ConvOverTime(config.width, config.latent_channels, config.input_kernel)
+        conv = conv_class(config)
+        self.conv = conv(config.width, config.latent_channels, config.input_kernel)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=-1)
-        return self.conv(modulate(x, shift, scale))
+    def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
+        """(B, N, D) and vectors (B, 2 D) to (B, N, C)."""
+        return self.conv(modulate(x, *parts_of(vectors, 2)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,14 +354,15 @@ class FluxAudio(nn.Module):
             raise ValueError(f"head is {head!r}; accepted: {', '.join(SCORE_HEADS)}")
         self.config, self.head = config, head
         width, hidden, kernel = config.width, config.mlp_hidden, config.input_kernel
+        conv = conv_class(config)
         self.latent_mean = frozen(1, 1, config.latent_channels)
         self.latent_std = frozen(1, 1, config.latent_channels, fill=1.0)
         self.empty_string_feat = frozen(config.text_tokens, config.text_dim)
         self.empty_string_feat_c = frozen(config.pooled_dim)
         self.audio_input_proj = nn.Sequential(
-            ConvOverTime(config.latent_channels, width, kernel),
+            conv(config.latent_channels, width, kernel),
             nn.SELU(),
-            GatedConv(width, hidden, kernel),
+            GatedConv(width, hidden, kernel, conv),
         )
         self.text_input_proj = nn.Sequential(
             nn.Linear(config.text_dim, width), GatedLinear(width, hidden)
@@ -426,19 +461,41 @@ class FluxAudio(nn.Module):
         Returns:
             (B, N, C).
         """
+        self._check_prompts(latents, projected)
+        return self.velocity_at(self._step(t, projected.pooled, score), latents, projected)
+
+    def steps(
+        self, times: Sequence[float], projected: Projected, score: Tensor | None = None
+    ) -> list[Step]:
+        """What `velocity_at` needs for each time, by one pass through the modulation layers.
+
+        Args:
+            times: in [0, 1], K of them.
+            projected, score: as in `velocity`; the same for all times.
+        """
+        pooled = projected.pooled
+        t = torch.tensor(times, device=pooled.device).repeat_interleave(projected.batch)  # (K B,)
+        scores = None if score is None else score.repeat(len(times))
+        return self._step(t, pooled.repeat(len(times), 1), scores).split(projected.batch)
+
+    def velocity_at(self, step: Step, latents: Tensor, projected: Projected) -> Tensor:
+        """`velocity` at a time of `steps`."""
         batch, frames, _ = latents.shape
         self._check("latents", latents, (batch, frames, self.config.latent_channels))
-        self._check("t", t, (batch,))
-        if projected.batch != batch:
-            raise ValueError(f"projected holds {projected.batch} prompts for a batch of {batch}")
-        x = self.audio_input_proj(latents)  # (B, N, D)
-        x, y, tables = self._streams(x, t, projected, self._embedded(score, batch))
-        for block in self.joint_blocks:
-            x, y = block(x, y, tables)
-        for block in self.fused_blocks:
-            x = block(x, tables.latent_condition, tables.latent_rotary)
-        x = x[:, SCORE_HEADS[self.head].latent_tokens :]
-        return self.final_layer(x, tables.latent_condition)
+        self._check("step.final", step.final, (batch, 2 * self.config.width))
+        self._check_prompts(latents, projected)
+        head = SCORE_HEADS[self.head]
+        x, y = self.audio_input_proj(latents), projected.text_tokens  # (B, N, D), (B, T, D)
+        if step.embedding is not None:
+            x, y = head.into_latents(x, step.embedding), head.into_text(y, step.embedding)
+        # A prepended token takes position -1, so that latents and text keep the positions (both
+        # from 0) that weights trained without it know.
+        rotary = self._rotary(-head.latent_tokens, x), self._rotary(-head.text_tokens, y)
+        for block, *vectors in zip(self.joint_blocks, step.latent, step.text, strict=True):
+            x, y = block(x, y, vectors, rotary)
+        for block, vectors in zip(self.fused_blocks, step.fused, strict=True):
+            x = block(x, vectors, rotary[0])
+        return self.final_layer(x[:, head.latent_tokens :], step.final)
 
     def forward(
         self, latents: Tensor, t: Tensor, text: Tensor, pooled: Tensor, score: Tensor | None = None
@@ -457,32 +514,42 @@ class FluxAudio(nn.Module):
         self._check("score", score, (batch,))
         return self.score_embed(score)
 
-    def _streams(
-        self, x: Tensor, t: Tensor, projected: Projected, embedding: Tensor | None
-    ) -> tuple[Tensor, Tensor, StreamTables]:
-        """Latent tokens, text tokens and tables, after the head has added the score.
-
-        A prepended token takes position -1, so that latents and text keep the positions (both from
-        0) that weights trained without it know.
-        """
-        head, y = SCORE_HEADS[self.head], projected.text_tokens
-        latent_condition = text_condition = self.t_embed(t) + projected.pooled  # (B, D)
+    def _step(self, t: Tensor, pooled: Tensor, score: Tensor | None) -> Step:
+        """The modulation of every block at times (B,), for prompts (B, D) and scores (B,)."""
+        self._check("t", t, pooled.shape[:1])
+        embedding = self._embedded(score, len(t))
+        latent = text = self.t_embed(t) + pooled  # (B, D)
         if embedding is not None:
-            x, y = head.into_latents(x, embedding), head.into_text(y, embedding)
-            latent_condition, text_condition = head.into_conditions(latent_condition, embedding)
-        tables = StreamTables(
-            latent_condition,
-            text_condition,
-            self._rotary(-head.latent_tokens, x),
-            self._rotary(-head.text_tokens, y),
+            latent, text = SCORE_HEADS[self.head].into_conditions(latent, embedding)
+        joint = self.joint_blocks
+        return Step(
+            embedding,
+            tuple(block.latent_block.adaLN_modulation(latent) for block in joint),
+            tuple(block.text_block.adaLN_modulation(text) for block in joint),
+            tuple(block.adaLN_modulation(latent) for block in self.fused_blocks),
+            self.final_layer.adaLN_modulation(latent),
         )
-        return x, y, tables
 
     def _rotary(self, first: int, tokens: Tensor) -> Tensor:
         head_size = self.config.width // self.config.num_heads
         return rotary_table(
             first, tokens.shape[1], head_size, self.config.rope_theta, tokens.device
         )
+
+    def halve_(self) -> FluxAudio:
+        """Round the weights of the blocks and of the input to bf16, for inference; returns self.
+
+        Time, score, modulation, norms, attention and the state stay in float32.
+        """
+        halve_((self.audio_input_proj, self.joint_blocks, self.fused_blocks))
+        return self
+
+    @staticmethod
+    def _check_prompts(latents: Tensor, projected: Projected) -> None:
+        if projected.batch != len(latents):
+            raise ValueError(
+                f"projected holds {projected.batch} prompts for a batch of {len(latents)}"
+            )
 
     @staticmethod
     def _check(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
