@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import build_tiny_preset
+from tests.prepared import RECIPE, order_of, prepared, write_tracks
 from tests.scoring import build_scoring_preset
 from training.chain import chain
 from training.crpo import CRPOJob, NFTJob, Pairs, best_and_worst
@@ -30,12 +32,13 @@ from training.recipe import (
 )
 from training.sampling import Judged
 from training.scored import PAPER_MEAN, PAPER_STD, Mixture, ScoredSplit, ScoreScale
+from training.sources import source_of
 from training.stages import best_of, stage_backbone, weights_path
 from training.workplace import Workplace
 from ttmpref import assets
 from ttmpref.config import Preset, load_preset
 from ttmpref.models.fluxaudio import FluxAudio
-from ttmpref.types import DamagedWeights
+from ttmpref.types import DamagedWeights, InvalidRequest
 
 STEP = {"steps": 4, "batch": 3, "learning_rate": 1e-3}
 
@@ -262,3 +265,30 @@ def test_the_chain_trains_every_stage_on_its_parent(
     before = {p: p.read_bytes() for p in tmp_path.glob("*.safetensors")}
     chain(place, ("takes", "sft", "expert", "crossload", "crpo"))  # finished: nothing changes
     assert {p: p.read_bytes() for p in tmp_path.glob("*.safetensors")} == before
+
+
+def test_the_chain_learns_from_prepared_clips(
+    corpora: tuple[Corpus, Corpus], tmp_path: Path
+) -> None:
+    """The same steps on somebody's own recordings, from the baseline on."""
+    place = whole_chain(tmp_path, corpora)
+    order = order_of(
+        Path(place.recipe.preset),
+        write_tracks(tmp_path / "audio"),
+        tmp_path / "prepared",
+        RECIPE.model_copy(update={"validation": 1}),
+    )
+    prepared(order)
+    recipe = place.recipe.model_copy(
+        update={
+            "corpus": None,
+            "baseline": BackboneRecipe(**STEP),
+            "expert": place.recipe.expert.model_copy(update={"candidates": 2, "keep": 1}),
+        }
+    )
+    place = dataclasses.replace(place, recipe=recipe, prepared=order.out)
+    chain(place, ("corpus", "takes", "baseline", "sft", "expert"))
+    record = json.loads((place.assets / "logs" / "expert.json").read_text())
+    assert record["windows"].startswith("prepared clips, instrumental_reward_score")
+    with pytest.raises(InvalidRequest, match="99 prompts are asked for"):
+        source_of(place).prompts(99)

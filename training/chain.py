@@ -11,6 +11,9 @@ import logging
 import shutil
 from collections.abc import Callable
 
+import numpy as np
+from torch import Tensor
+
 from training import stages
 from training.autoencoder import Coded, VAEJob, VocoderJob, load_vae
 from training.clap import ClapJob
@@ -18,9 +21,16 @@ from training.corpus import build_corpus
 from training.data import Corpus
 from training.demo_ranker import COLLECTION, clean_rewards, material
 from training.features import bar_features, latent_features
-from training.flow_matching import FlowMatchingJob, LatentSplit, fresh_backbone
+from training.flow_matching import (
+    MEASURED,
+    FlowMatchingJob,
+    LatentSplit,
+    Windows,
+    fresh_backbone,
+)
 from training.loop import write_aside
 from training.music_encoder import MusicEncoderJob
+from training.prepare.reader import PreparedData
 from training.ranker_runs import train_and_report
 from training.recipe import recipe_hash
 from training.separator import SeparatorJob, sounds_of
@@ -62,9 +72,6 @@ def clap(place: Workplace) -> None:
 
 def music_encoder(place: Workplace) -> None:
     config = place.recipe.target.music_encoder
-    if config is None:
-        log.info("preset %s has no music encoder", place.recipe.preset)
-        return
     job = MusicEncoderJob(place.recipe.music_encoder, config, place.corpora)
     train(place, job, place.recipe.music_encoder)
     job.export(place.path(config.folder))
@@ -92,27 +99,36 @@ def vocoder(place: Workplace) -> None:
 
 def baseline(place: Workplace) -> None:
     preset, recipe = place.recipe.target, place.recipe.baseline
-    text, pooled = place.text_encoders
-    encode, latents = latent_encoder(place)
-    samples = preset.backbone.latent_frames * preset.autoencoder.samples_per_latent
-    train_split, held_out = (
-        LatentSplit(*bar_features(split, encode, samples, latents), place.captions_of(split))
-        for split in place.corpora
-    )
-    empty = (text.encode([""])[0], pooled.encode_text([""])[0])
-    backbone = fresh_backbone(recipe.seed, preset.backbone, train_split.latents, empty)
-    job = FlowMatchingJob("baseline", recipe, backbone, (train_split, held_out))
+    splits, latents, empty = _windows(place)
+    backbone = fresh_backbone(recipe.seed, preset.backbone, latents, empty)
+    job = FlowMatchingJob("baseline", recipe, backbone, splits)
     go_on_from_assets(place, job, place.path(preset.stage("baseline").weights))
     train(place, job, recipe)
     job.export(place.path(preset.stage("baseline").weights))
 
 
+def _windows(
+    place: Workplace,
+) -> tuple[tuple[Windows, Windows], np.ndarray, tuple[Tensor, Tensor]]:
+    """Windows without scores, some of their latents (n, 2, N, C), and the empty text."""
+    if place.prepared is not None:
+        data = [PreparedData(place.prepared, split) for split in ("train", "validation")]
+        splits = data[0].windows(None), data[1].windows(None)
+        return splits, data[0].some_latents(MEASURED), data[0].empty_text
+    preset, (text, pooled) = place.recipe.target, place.text_encoders
+    encode, folder = latent_encoder(place)
+    samples = preset.backbone.latent_frames * preset.autoencoder.samples_per_latent
+    train_split, held_out = (
+        LatentSplit(*bar_features(split, encode, samples, folder), place.captions_of(split))
+        for split in place.corpora
+    )
+    empty = (text.encode([""])[0], pooled.encode_text([""])[0])
+    return (train_split, held_out), train_split.latents, empty
+
+
 def ranker(place: Workplace) -> None:
     """Heads, their report, and the held-out corpus's rewards; needs every other network."""
     config = place.recipe.target.ranker
-    if config is None:
-        log.info("preset %s has no ranker", place.recipe.preset)
-        return
     train_split, test_split = place.corpora[0], Corpus(place.corpus_folder, "evaluation")
     caches, folder = place.corpus_folder / "cache", place.runs / "ranker"
     parts, hearing = material(place.recipe, train_split, test_split, caches)
@@ -130,9 +146,6 @@ def ranker(place: Workplace) -> None:
 
 def separator(place: Workplace) -> None:
     recipe = place.recipe.separator
-    if recipe is None:
-        log.info("recipe %s has no separator", place.recipe.name)
-        return
     train_split, held_out = (sounds_of(recipe, corpus) for corpus in place.corpora)
     job = SeparatorJob(recipe, (train_split, held_out))
     train(place, job, recipe)
@@ -144,6 +157,7 @@ _IN_ORDER = (
     stages.takes, stages.sft, stages.expert, stages.crossload, stages.crpo,
 )  # fmt: skip
 STEPS = tuple(step.__name__ for step in _IN_ORDER)
+_NUMBERS = {"takes": "sft", "crossload": "expert"}  # recipe field of a step of another name
 EXTRA_STEPS = ("nft",)  # run when named: another last stage than the paper's
 _KNOWN: dict[str, Callable[[Workplace], None]] = {
     step.__name__: step for step in (*_IN_ORDER, stages.nft)
@@ -153,6 +167,9 @@ _KNOWN: dict[str, Callable[[Workplace], None]] = {
 def chain(place: Workplace, steps: tuple[str, ...] = STEPS) -> None:
     """Run the named steps in order; each leaves the manifest whole."""
     for name in steps:
+        if getattr(place.recipe, _NUMBERS.get(name, name)) is None:
+            log.info("recipe %s has no step %s", place.recipe.name, name)
+            continue
         log.info("step %s", name)
         _KNOWN[name](place)
         if place.assets.exists():

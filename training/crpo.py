@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.flow_matching import BackboneJob, as_float
+from training.engine import Share
+from training.flow_matching import WHOLE, BackboneJob, as_float
 from training.recipe import CRPORecipe, NFTRecipe
 from ttmpref import flow
 from ttmpref.models.fluxaudio import FluxAudio
@@ -75,17 +76,20 @@ class _PairJob(BackboneJob):
         self.reference = copy.deepcopy(backbone).requires_grad_(False)
 
     def _velocities(
-        self, held_out: bool, generator: torch.Generator, time_mean: float
+        self, held_out: bool, generator: torch.Generator, time_mean: float, share: Share
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of both clips of B pairs, winners first: policy, reference and target, (2 B, N, C)."""
+        """Of both clips of a share's B pairs, winners first: policy, reference and target, each
+        (2 B, N, C)."""
         size = self.recipe.batch
         better, worse, text, pooled, score = self.pairs[held_out].batch(size, generator)
         t = flow.sample_times(size, generator, time_mean)
         noise = torch.randn(better.shape, generator=generator)
         data, t, noise, text, pooled, score = (
-            torch.cat(both)
-            for both in ((better, worse), *((x, x) for x in (t, noise, text, pooled, score)))
-        )
+            torch.cat([share(of_winners), share(of_losers)])
+            for of_winners, of_losers in (
+                (better, worse), *((x, x) for x in (t, noise, text, pooled, score)),
+            )
+        )  # fmt: skip
         seen = flow.interpolate(data, noise, t)
         given = None if self.backbone.head == "none" else score
         with self.autocast():
@@ -101,17 +105,23 @@ class CRPOJob(_PairJob):
     recipe: CRPORecipe
 
     def preference_and_error(
-        self, held_out: bool, generator: torch.Generator, time_mean: float = 0.0
+        self,
+        held_out: bool,
+        generator: torch.Generator,
+        time_mean: float = 0.0,
+        share: Share = WHOLE,
     ) -> tuple[Tensor, Tensor]:
         """(B,) preference terms, log 2 each at the start, and (B,) winners' squared errors."""
-        policy, reference, target = self._velocities(held_out, generator, time_mean)
+        policy, reference, target = self._velocities(held_out, generator, time_mean, share)
         won, lost = (policy - target).square().mean((1, 2)).chunk(2)
         won_before, lost_before = (reference - target).square().mean((1, 2)).chunk(2)
         change = (won - lost) - (won_before - lost_before)
         return -F.logsigmoid(-0.5 * self.recipe.beta * change), won
 
-    def loss(self, held_out: bool, generator: torch.Generator, time_mean: float) -> Tensor:
-        preference, error = self.preference_and_error(held_out, generator, time_mean)
+    def loss(
+        self, held_out: bool, generator: torch.Generator, time_mean: float, share: Share = WHOLE
+    ) -> Tensor:
+        preference, error = self.preference_and_error(held_out, generator, time_mean, share)
         return preference.mean() + self.recipe.flow_weight * error.mean()
 
 
@@ -120,10 +130,11 @@ class NFTJob(_PairJob):
 
     recipe: NFTRecipe
 
-    def loss(self, held_out: bool, generator: torch.Generator, time_mean: float) -> Tensor:
-        policy, reference, target = self._velocities(held_out, generator, time_mean)
-        share = self.recipe.nft_beta
-        step = share * (policy - reference)
+    def loss(
+        self, held_out: bool, generator: torch.Generator, time_mean: float, share: Share = WHOLE
+    ) -> Tensor:
+        policy, reference, target = self._velocities(held_out, generator, time_mean, share)
+        step = self.recipe.nft_beta * (policy - reference)
         towards, away = (reference + step).chunk(2)[0], (reference - step).chunk(2)[1]
         won, lost = target.chunk(2)
         return 0.5 * ((towards - won).square().mean() + (away - lost).square().mean())

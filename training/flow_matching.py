@@ -20,12 +20,18 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from training.autoencoder import save_half
+from training.engine import Share, accelerator, products, update
 from training.loop import Average, draws
 from training.recipe import BackboneRecipe
 from ttmpref import flow
 from ttmpref.config import FluxAudioConfig
 from ttmpref.models.fluxaudio import FluxAudio
 
+WHOLE = Share()
+# Trained numbers from which AdamW runs as one kernel: large networks are updated several times
+# faster, small ones keep the last bits that their runs began with.
+FUSED_FROM = 20_000_000
+MEASURED = 400  # windows whose latents give the statistics
 NULL_SCORE = 0.0  # the paper's, of the unconditional branch, too
 
 
@@ -102,7 +108,7 @@ def one_of_each(first: np.ndarray, rows: np.ndarray, generator: torch.Generator)
 
 def latent_statistics(latents: np.ndarray) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel, each (1, 1, C), of posterior samples."""
-    some = as_float(latents[:: max(1, len(latents) // 400)])
+    some = as_float(latents[:: max(1, len(latents) // MEASURED)])
     mean, std = some.unbind(1)
     variance = mean.flatten(0, 1).var(0) + std.square().flatten(0, 1).mean(0)
     return mean.mean((0, 1))[None, None], variance.sqrt()[None, None]
@@ -123,15 +129,19 @@ class BackboneJob:
     """Training of a backbone; what it minimises is `loss`."""
 
     def __init__(self, name: str, recipe: BackboneRecipe, backbone: FluxAudio) -> None:
-        self.name, self.recipe, self.backbone = name, recipe, backbone
+        self.name, self.recipe = name, recipe
+        self.backbone = backbone.to(accelerator().device)
         self.average = Average(backbone, recipe.ema_decay)
         self.trained = [p for p in backbone.parameters() if p.requires_grad]
         self.optimizer = AdamW(
-            self.trained, betas=(0.9, 0.95), eps=1e-8, weight_decay=recipe.weight_decay
-        )
+            self.trained, betas=(0.9, 0.95), eps=1e-8, weight_decay=recipe.weight_decay,
+            fused=sum(p.numel() for p in self.trained) >= FUSED_FROM,
+        )  # fmt: skip
 
-    def loss(self, held_out: bool, generator: torch.Generator, time_mean: float) -> Tensor:
-        """Loss of a batch that follows from the generator alone."""
+    def loss(
+        self, held_out: bool, generator: torch.Generator, time_mean: float, share: Share = WHOLE
+    ) -> Tensor:
+        """Mean loss of one share of a batch that follows from the generator alone."""
         raise NotImplementedError
 
     def restart(self, weights: dict[str, Tensor]) -> None:
@@ -147,18 +157,17 @@ class BackboneJob:
 
     def autocast(self) -> torch.autocast:
         """Products in the precision of the recipe."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        return products(self.recipe.precision, self.backbone.latent_mean.device)
 
     def train_step(self, step: int) -> dict[str, float]:
-        generator = draws(self.recipe.seed, self.name, step)
         time_mean = self.recipe.time_mean if step >= self.recipe.time_mean_from else 0.0
-        loss = self.loss(False, generator, time_mean)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained, self.recipe.grad_clip)
-        self.optimizer.step()
+
+        def loss_of(share: Share) -> Tensor:
+            return self.loss(False, draws(self.recipe.seed, self.name, step), time_mean, share)
+
+        values = update(loss_of, self.optimizer, self.recipe.grad_clip)
         self.average.update(self.backbone)
-        return {"loss": loss.item(), "grad_norm": norm.item()}
+        return values
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
@@ -171,8 +180,10 @@ class BackboneJob:
         return out
 
     def _held_out_loss(self) -> float:
-        purpose = f"{self.name} validation"
-        losses = [self.loss(True, draws(self.recipe.seed, purpose, i), 0.0) for i in range(4)]
+        purpose, whole = f"{self.name} validation", Share(device=self.backbone.latent_mean.device)
+        losses = [
+            self.loss(True, draws(self.recipe.seed, purpose, i), 0.0, whole) for i in range(4)
+        ]
         return torch.stack(losses).mean().item()
 
     def export(self, path: Path) -> None:
@@ -196,20 +207,22 @@ class FlowMatchingJob(BackboneJob):
         super().__init__(name, recipe, backbone)
         self.splits = splits
 
-    def loss(self, held_out: bool, generator: torch.Generator, time_mean: float) -> Tensor:
+    def loss(
+        self, held_out: bool, generator: torch.Generator, time_mean: float, share: Share = WHOLE
+    ) -> Tensor:
         size, backbone = self.recipe.batch, self.backbone
         batch = self.splits[held_out].batch(size, generator)
         sampled = batch.mean + batch.std * torch.randn(batch.mean.shape, generator=generator)
-        data = backbone.normalise(sampled)
-        t = flow.sample_times(size, generator, time_mean)
-        noise = torch.randn(data.shape, generator=generator)
-        drop = torch.rand(size, generator=generator) < self.recipe.null_text
-        text = torch.where(drop[:, None, None], backbone.empty_string_feat, batch.text)
-        pooled = torch.where(drop[:, None], backbone.empty_string_feat_c, batch.pooled)
+        t = share(flow.sample_times(size, generator, time_mean))
+        noise = share(torch.randn(sampled.shape, generator=generator))
+        drop = share(torch.rand(size, generator=generator) < self.recipe.null_text)
         score = batch.score
         if score is not None:
             null = torch.rand(size, generator=generator) < self.recipe.null_score
-            score = score.masked_fill(null, NULL_SCORE)
+            score = share(score.masked_fill(null, NULL_SCORE))
+        data = backbone.normalise(share(sampled))
+        text = torch.where(drop[:, None, None], backbone.empty_string_feat, share(batch.text))
+        pooled = torch.where(drop[:, None], backbone.empty_string_feat_c, share(batch.pooled))
         with self.autocast():
             velocity = backbone(flow.interpolate(data, noise, t), t, text, pooled, score)
         return (velocity.float() - flow.velocity_target(data, noise)).square().mean()

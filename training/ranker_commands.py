@@ -56,7 +56,7 @@ def ranker(
     import torch
 
     from training import ranker_runs as runs
-    from training.recipe import load_recipe
+    from training.recipe import RankerRecipe, load_recipe
     from ttmpref.config import load_preset
     from ttmpref.types import check_choice
 
@@ -66,7 +66,7 @@ def ranker(
     check_choice("layout", layout, tuple(runs.LAYOUTS))
     if compare is not None:
         check_choice("comparison", compare, COMPARISONS)
-    numbers = load_recipe(recipe).ranker
+    numbers = load_recipe(recipe).ranker or RankerRecipe()
     numbers = numbers.model_copy(update={"heads": heads or numbers.heads})
     inputs = runs.Inputs(
         tables=tuple(tables),
@@ -85,7 +85,7 @@ def ranker(
         case _:
             runs.train_and_report(numbers, material, out, minutes, old)
     typer.echo((out / f"{compare or 'report'}.md").read_text(encoding="utf-8"))
-    _exit_for(len(material.faults), out / "faults.txt")
+    exit_for(len(material.faults), out / "faults.txt")
 
 
 def pairs(
@@ -114,7 +114,7 @@ def pairs(
     typer.echo(f"{out / source}.jsonl: {len(table.pairs)} pairs, {built.split.sizes}")
     for reason, count in table.left_out.items():
         typer.echo(f"left out: {count} {reason}")
-    _exit_for(len(table.faults), out / f"{source}-faults.txt")
+    exit_for(len(table.faults), out / f"{source}-faults.txt")
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -124,7 +124,8 @@ def _named(text: str) -> tuple[str, str]:
     return ours, theirs
 
 
-def _exit_for(faults: int, path: Path) -> None:
+def exit_for(faults: int, path: Path) -> None:
+    """Say where the faults are listed and end with the exit code for them, if there are any."""
     if faults:
         typer.echo(f"{faults} faults, listed in {path}", err=True)
         raise typer.Exit(EXIT_SOME_FAILED)

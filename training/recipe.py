@@ -158,9 +158,14 @@ class SFTRecipe(BackboneRecipe):
 
     Attributes:
         head: where the score enters.
+        scores: "raw" rewards, as in the paper, or "standard": moved to the mean and spread of the
+            paper's, for a reward on another scale.
+        score_column: which reward of prepared clips is the score.
     """
 
     head: HeadKind = "global_adaln"
+    scores: Literal["raw", "standard"] = "raw"
+    score_column: str = "instrumental_reward_score"
 
 
 class SampledRecipe(BackboneRecipe):
@@ -338,21 +343,24 @@ class RankerRecipe(FrozenConfig):
 
 
 class Recipe(FrozenConfig):
-    """A whole chain; `preset` says whose networks are trained."""
+    """A whole chain; `preset` says whose networks are trained. Steps without numbers are left out.
+
+    Without a corpus, backbones learn from prepared clips (`python -m training prepare`).
+    """
 
     name: str
     preset: str
-    corpus: CorpusRecipe
-    tokenizer: TokenizerRecipe = TokenizerRecipe()
-    text_encoder: TextEncoderRecipe
-    clap: ClapRecipe
-    music_encoder: MusicEncoderRecipe
-    vae: VAERecipe
-    vocoder: VocoderRecipe
-    baseline: BackboneRecipe
+    corpus: CorpusRecipe | None = None
+    tokenizer: TokenizerRecipe | None = None
+    text_encoder: TextEncoderRecipe | None = None
+    clap: ClapRecipe | None = None
+    music_encoder: MusicEncoderRecipe | None = None
+    vae: VAERecipe | None = None
+    vocoder: VocoderRecipe | None = None
+    baseline: BackboneRecipe | None = None
     separator: SeparatorRecipe | None = None
     listeners: ListenersRecipe = ListenersRecipe()
-    ranker: RankerRecipe = RankerRecipe()
+    ranker: RankerRecipe | None = None
     sft: SFTRecipe | None = None
     expert: ExpertRecipe | None = None
     crpo: CRPORecipe | None = None

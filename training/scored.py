@@ -5,12 +5,11 @@ music with faults, so that the score is about something that differs within the 
 of a large collection of recordings does. A take's caption is that of the piece that is played.
 
 Scores are rewards on the scale of the paper's training scores, so that a value of s means the same
-in both presets: s = 0.62 + 0.59 z, z the reward's standard score over the training takes.
+in both presets: s = 0.62 + 0.59 z, z the reward's standard score over the training windows.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +38,14 @@ class ScoreScale:
     std: float
 
     @classmethod
-    def of(cls, rewards: np.ndarray) -> ScoreScale:
+    def standard(cls, rewards: np.ndarray) -> ScoreScale:
+        """Gives these rewards the paper's mean and spread."""
         return cls(float(rewards.mean()), float(rewards.std()))
 
     @classmethod
-    def read(cls, path: Path) -> ScoreScale:
-        return cls(**json.loads(path.read_text()))
+    def raw(cls) -> ScoreScale:
+        """Leaves rewards as they are: the paper's own scale."""
+        return cls(PAPER_MEAN, PAPER_STD)
 
     def write(self, path: Path) -> None:
         write_json(path, self.__dict__)

@@ -17,22 +17,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.crpo import CRPOJob, NFTJob, Pairs, best_and_worst
-from training.data import Corpus
-from training.demo_ranker import Hearing, codec
 from training.flow_matching import Captions, FlowMatchingJob, as_float
-from training.listeners import Listeners, takes_of
-from training.loop import numpy_draws, write_aside, write_json
-from training.recipe import CRPORecipe, NFTRecipe, SampledRecipe, recipe_hash
+from training.listeners import Listeners
+from training.loop import write_aside, write_json
+from training.recipe import CRPORecipe, NFTRecipe, SampledRecipe
 from training.sampling import Judge, Judged, sample_and_judge
-from training.scored import Mixture, ScoredSplit, ScoreScale, played, take_latents
-from training.workplace import Workplace, latent_encoder, train
+from training.scored import Mixture, ScoredSplit
+from training.sources import TakesSource, source_of
+from training.workplace import Workplace, train
 from ttmpref import assets
 from ttmpref.autoencoder import MelAutoencoder
 from ttmpref.config import HeadKind
 from ttmpref.generator import Generator, GeneratorParts, TextFeatures
 from ttmpref.models.fluxaudio import FluxAudio
-from ttmpref.reward.features import CLAP_TEXT
-from ttmpref.reward.ranker import read_ranker
 from ttmpref.types import DamagedWeights, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -41,47 +38,46 @@ SCALE = "score_scale.json"
 
 def takes(place: Workplace) -> None:
     """Latents of what the listeners heard."""
-    if place.recipe.sft is None:
-        log.info("recipe %s has no score-conditioned stages", place.recipe.name)
-        return
-    for corpus in place.corpora:
-        _latents_of_takes(place, Listeners(place.recipe.listeners, corpus))
+    source = source_of(place)
+    if isinstance(source, TakesSource):
+        for corpus in place.corpora:
+            source.latents(Listeners(place.recipe.listeners, corpus))
 
 
 def sft(place: Workplace) -> None:
     """The baseline learns what the score means."""
-    recipe = place.recipe.sft
-    if recipe is None:
-        return
-    splits = scored_splits(place)
+    recipe, source = place.recipe.sft, source_of(place)
+    source.scale.write(place.assets / "logs" / SCALE)
     backbone = stage_backbone(place, "baseline", recipe.head)
-    job = FlowMatchingJob("sft", recipe, backbone, splits)
-    train(place, job, recipe, head=recipe.head, **_parent(place, "baseline"))
+    job = FlowMatchingJob("sft", recipe, backbone, source.splits)
+    train(place, job, recipe, head=recipe.head, **source.facts, **_parent(place, "baseline"))
     job.export(weights_path(place, "sft"))
 
 
 def expert(place: Workplace) -> None:
     """The fine-tune learns from the best of its own clips, mixed into the windows; then a polish
     on these clips alone."""
-    recipe = place.recipe.expert
-    if recipe is None:
-        return
-    head, (windows, held_out) = _head(place, "sft"), scored_splits(place)
+    recipe, source = place.recipe.expert, source_of(place)
+    head, (windows, held_out) = _head(place, "sft"), source.splits
     backbone = stage_backbone(place, "sft", head)
-    prompts, encoded = _prompts(place, recipe.candidates)
+    prompts, encoded = source.prompts(recipe.candidates)
     judged = _judged(place, "expert", "sft", backbone, recipe, prompts)
     kept = best_of(judged, recipe.keep)
-    scores = ScoreScale.read(place.assets / "logs" / SCALE).score(judged.rewards[kept])
+    scores = source.scale.score(judged.rewards[kept])
     chosen = ScoredSplit(
         _as_posteriors(backbone, judged.latents[kept]), kept, scores, _one_each(encoded)
     )
     mixture = Mixture((windows, chosen), (len(windows), recipe.oversample * len(chosen)))
-    said = _parent(place, "sft") | {
-        "head": head,
-        "kept": [int(row) for row in kept],
-        "candidates": _summary(judged, np.arange(len(prompts))),
-        "kept clips": _summary(judged, kept),
-    }
+    said = (
+        source.facts
+        | _parent(place, "sft")
+        | {
+            "head": head,
+            "kept": [int(row) for row in kept],
+            "candidates": _summary(judged, np.arange(len(prompts))),
+            "kept clips": _summary(judged, kept),
+        }
+    )
     job = FlowMatchingJob("expert", recipe, backbone, (mixture, held_out))
     if train(place, job, recipe, **said) < recipe.steps:
         return
@@ -100,8 +96,6 @@ def expert(place: Workplace) -> None:
 
 def crossload(place: Workplace) -> None:
     """The expert's weights under the second head: every name and shape fits, nothing is trained."""
-    if place.recipe.expert is None:
-        return
     stage = place.recipe.target.stage("crossload")
     backbone = stage_backbone(place, "expert", stage.head)
     record = {
@@ -116,14 +110,12 @@ def crossload(place: Workplace) -> None:
 
 def crpo(place: Workplace) -> None:
     """Preference optimisation of the cross-loaded network on pairs of its own clips."""
-    if place.recipe.crpo is not None:
-        _train_on_pairs(place, "crpo", place.recipe.crpo, CRPOJob)
+    _train_on_pairs(place, "crpo", place.recipe.crpo, CRPOJob)
 
 
 def nft(place: Workplace) -> None:
     """The negative-aware fine-tune in the place of CRPO."""
-    if place.recipe.nft is not None:
-        _train_on_pairs(place, "nft", place.recipe.nft, NFTJob)
+    _train_on_pairs(place, "nft", place.recipe.nft, NFTJob)
 
 
 def _train_on_pairs(
@@ -134,7 +126,7 @@ def _train_on_pairs(
 ) -> None:
     head = place.recipe.target.stage("crossload").head
     backbone = stage_backbone(place, "expert", head)
-    prompts, encoded = _prompts(place, recipe.prompts)
+    prompts, encoded = source_of(place).prompts(recipe.prompts)
     every = np.repeat(np.arange(recipe.prompts), recipe.clips_per_prompt)
     asked = [prompts[row] for row in every]
     judged = _judged(place, name, "expert", backbone, recipe, asked)
@@ -182,71 +174,6 @@ def weights_path(place: Workplace, name: str) -> Path:
     known = {stage.name: stage.weights for stage in place.recipe.target.stages}
     uri = known.get(name)
     return place.path(uri) if uri else place.runs / f"{name}.safetensors"
-
-
-def scored_splits(place: Workplace) -> tuple[ScoredSplit, ScoredSplit]:
-    """Takes of the training and validation pieces with scores on the chain's scale."""
-    found = [_scored(place, corpus) for corpus in place.corpora]
-    scale = ScoreScale.of(found[0][1])
-    scale.write(place.assets / "logs" / SCALE)
-    train_split, held_out = (
-        ScoredSplit(latents, pieces, scale.score(rewards), captions)
-        for latents, rewards, pieces, captions in found
-    )
-    return train_split, held_out
-
-
-def _scored(
-    place: Workplace, corpus: Corpus
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Captions]:
-    """Latents, rewards, pieces and captions of the takes of a split.
-
-    The reward is asked with a caption of the piece that is played, so it speaks of the sound.
-    """
-    preset = place.recipe.target
-    listeners = Listeners(place.recipe.listeners, corpus)
-    votes = list(listeners.votes(range(len(corpus.pieces))))
-    hearing = Hearing(listeners, preset, place.corpus_folder / "cache")
-    store = hearing.store([vote.preference for vote in votes])
-    names = takes_of(votes)
-    pieces = played(names)
-    order = {name: row for row, name in enumerate(store.clips)}
-    rows = [order[name] for name in names]
-    blocks = {name: block[rows] for name, block in store.blocks.items() if name != CLAP_TEXT}
-    words = hearing.features.of_prompts([captions[0] for captions in corpus.captions])
-    blocks |= {name: block[pieces] for name, block in words.items()}
-    head = read_ranker(preset.ranker.weights)
-    with torch.no_grad():
-        rewards = head(head.layout.join(blocks)).numpy()
-    return _latents_of_takes(place, listeners), rewards, pieces, place.captions_of(corpus)
-
-
-def _latents_of_takes(place: Workplace, listeners: Listeners) -> np.ndarray:
-    """(takes, 2, N, C), cached by the takes and the networks that they go through."""
-    preset, corpus = place.recipe.target, listeners.corpus
-    encode, folder = latent_encoder(place)
-    vocoder = assets.sha256(place.path(preset.autoencoder.vocoder.weights))
-    key = hashlib.sha256(f"{recipe_hash(listeners.recipe)} {vocoder}".encode()).hexdigest()[:16]
-    samples = preset.backbone.latent_frames * preset.autoencoder.samples_per_latent
-    names = takes_of(list(listeners.votes(range(len(corpus.pieces)))))
-    path = folder / f"takes-{key}.{corpus.split}.npy"
-    return take_latents(listeners, names, encode, codec(preset), samples, path)
-
-
-def _prompts(place: Workplace, count: int) -> tuple[list[str], tuple[Tensor, Tensor]]:
-    """Captions of `count` different training pieces and their features.
-
-    Raises:
-        ValueError: there are fewer pieces.
-    """
-    corpus = place.corpora[0]
-    captions = place.captions_of(corpus)
-    rng = numpy_draws(place.recipe.corpus.seed, "prompts of the chain", 0)
-    pieces = rng.choice(len(corpus.pieces), count, replace=False)
-    picks = [int(rng.integers(len(corpus.captions[piece]))) for piece in pieces]
-    rows = captions.first[pieces] + picks
-    texts = [corpus.captions[piece][pick] for piece, pick in zip(pieces, picks, strict=True)]
-    return texts, (as_float(captions.text[rows]), as_float(captions.pooled[rows]))
 
 
 def _judged(

@@ -41,6 +41,8 @@ class Workplace:
 
     Attributes:
         from_assets: vocoder and backbone go on from the shipped weights where no checkpoint is.
+        prepared: folder of `python -m training prepare` that backbones learn from instead of the
+            recipe's corpus.
     """
 
     recipe: Recipe
@@ -50,6 +52,7 @@ class Workplace:
     workers: int = 2
     max_minutes: float | None = None
     from_assets: bool = False
+    prepared: Path | None = None
 
     @cached_property
     def corpora(self) -> tuple[Corpus, Corpus]:
@@ -139,7 +142,7 @@ def train(place: Workplace, job: Job, recipe: StepRecipe, **said: Any) -> int:
         "step": job.name,
         "recipe": recipe.model_dump(mode="json"),
         "recipe_hash": recipe_hash(recipe),
-        "corpus_hash": recipe_hash(place.recipe.corpus),
+        "corpus_hash": place.recipe.corpus and recipe_hash(place.recipe.corpus),
         "updates": reached,
         "planned_updates": recipe.steps,
         "restarts": restarts(folder),
