@@ -3,7 +3,8 @@
 `chain` runs every step that is not finished; each step can also be run alone. Steps resume from
 their last checkpoint, so a run may be stopped and started again at any time.
 
-The commands beside them (`ranker`, `pairs`, ...) train on data that are named; see their --help.
+The commands beside them (`ranker`, `pairs`, `prepare`, ...) work on data that are named; see their
+--help.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from training import ranker_commands
+from training.prepare import command as prepare_command
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; never wait for a network
 
@@ -32,6 +34,7 @@ class StepsByDefault(TyperGroup):
 
 app = typer.Typer(cls=StepsByDefault, help=__doc__, add_completion=False, no_args_is_help=True)
 ranker_commands.register(app)
+prepare_command.register(app)
 
 RecipeOption = Annotated[str, typer.Option(help="Shipped recipe or path of a YAML file.")]
 DataOption = Annotated[Path, typer.Option(help="Corpus and caches (about 25 GB for demo).")]
@@ -44,6 +47,10 @@ FromAssetsOption = Annotated[
     typer.Option(
         "--from-assets", help="Without a checkpoint vocoder and backbone go on from the assets."
     ),
+]
+PreparedOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of `prepare` that backbones learn from instead of the corpus."),
 ]
 StepsArgument = Annotated[list[str], typer.Argument(help="`chain` for all steps, or some of them.")]
 
@@ -58,6 +65,7 @@ def run_steps(
     threads: ThreadsOption = 2,
     minutes: MinutesOption = None,
     from_assets: FromAssetsOption = False,
+    prepared: PreparedOption = None,
 ) -> None:
     import torch
 
@@ -80,6 +88,7 @@ def run_steps(
         workers=threads,
         max_minutes=minutes,
         from_assets=from_assets,
+        prepared=prepared,
     )
     chain.chain(place, chain.STEPS if "chain" in steps else tuple(steps))
 

@@ -55,7 +55,7 @@ def score_files(
     """
     found = ((entry, *_clip_of(entry, read)) for entry in entries)
     groups = in_groups(found, lambda item: 0.0 if item[1] is None else item[1].seconds)
-    for group in _one_ahead(groups):
+    for group in one_ahead(groups):
         good = [(entry, clip) for entry, clip, _ in group if clip is not None]
         scores = score([clip for _, clip in good], [entry.prompt for entry, _ in good])
         left = iter(scores)
@@ -63,7 +63,7 @@ def score_files(
             yield FileScore(entry, None if clip is None else next(left), error)
 
 
-def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The items, each fetched in a thread while the one before it is worked on."""
     last = object()
     with ThreadPoolExecutor(1) as pool:
