@@ -1,5 +1,5 @@
-"""Numbers that compare sets of clips: Frechet distance, CLAP score, spectra, ranks, intervals,
-calibration of preferences.
+"""Numbers that compare sets of clips: Frechet and kernel distance, CLAP score, spectra, ranks,
+intervals, calibration of preferences.
 
 Pure NumPy in double precision: embeddings come in as arrays, so nothing here knows which network
 made them, and every function has a closed form that its test states.
@@ -20,6 +20,40 @@ LSD_SIZES = (512, 1024, 2048)
 LSD_FLOOR_DB = -80.0
 
 
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """Mean and spread of a set of embeddings, ready for Frechet distances.
+
+    Attributes:
+        mean: (d,).
+        factor: (min(n, d), d) with factor^T factor the sample covariance.
+    """
+
+    mean: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Gaussian:
+        """The Gaussian of (n, d) rows, n >= 2; raises ValueError for fewer or not finite ones."""
+        rows = np.asarray(rows, np.float64)
+        if rows.ndim != 2 or len(rows) < 2 or not np.isfinite(rows).all():
+            raise ValueError(f"embeddings must be finite, (2 or more, d); got shape {rows.shape}")
+        mean = rows.mean(0)
+        centred = (rows - mean) / math.sqrt(len(rows) - 1)
+        wide = len(rows) <= rows.shape[1]
+        return cls(mean, centred if wide else np.linalg.qr(centred, mode="r"))
+
+    def distance(self, other: Gaussian) -> float:
+        """Squared Frechet distance; see `frechet_distance`."""
+        if self.mean.shape != other.mean.shape:
+            widths = f"{len(self.mean)} and {len(other.mean)}"
+            raise ValueError(f"embeddings differ in width: {widths}")
+        shift = np.square(self.mean - other.mean).sum()
+        overlap = np.linalg.svd(self.factor @ other.factor.T, compute_uv=False).sum()
+        spread = np.square(self.factor).sum() + np.square(other.factor).sum()
+        return max(0.0, float(shift + spread - 2.0 * overlap))
+
+
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Squared Frechet distance of the Gaussians fitted to two sets of embeddings (FAD).
 
@@ -38,22 +72,110 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     Raises:
         ValueError: fewer than two rows, different widths, or values that are not finite.
     """
+    return Gaussian.of(first).distance(Gaussian.of(second))
+
+
+def frechet_draws(
+    rows: np.ndarray, reference: Gaussian, resamples: int, seed: int = 0
+) -> np.ndarray:
+    """(resamples,) Frechet distances of rows drawn with replacement.
+
+    Sets of equal n are drawn alike, so that draws of two systems on the same prompts are paired.
+    Repeated rows make every draw larger than the distance itself: only spread and differences mean
+    something (`spread_interval`).
+    """
+    rng = np.random.default_rng(seed)
+    n = len(rows)
+    picks = (rng.integers(n, size=n) for _ in range(resamples))
+    return np.array([Gaussian.of(rows[pick]).distance(reference) for pick in picks])
+
+
+def spread_interval(value: float, draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of draws about their own mean, moved to `value`.
+
+    For statistics that resampling shifts, such as the Frechet distance; their bias at this n stays
+    in value and interval alike.
+    """
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail]) - draws.mean()
+    return value + float(low), value + float(high)
+
+
+def frechet_infinity(
+    rows: np.ndarray, reference: Gaussian, sizes: int = 12, draws: int = 4, seed: int = 0
+) -> float | None:
+    """Frechet distance extrapolated to infinitely many rows (Chong and Forsyth 2020, Gui et al.
+    2024): the line through distances of random subsets over 1 / size, at zero.
+
+    Closer to the truth than the distance itself where n exceeds the width; it may be negative.
+
+    Args:
+        rows: (n, d).
+        sizes: subset sizes, evenly spread from n / 4 to n.
+        draws: subsets of each size, without replacement.
+
+    Returns:
+        None for fewer than eight rows.
+    """
+    n = len(rows)
+    if n < 8:
+        return None
+    rng = np.random.default_rng(seed)
+    counts = np.unique(np.linspace(n / 4, n, sizes).round().astype(int))
+    means = [
+        np.mean(
+            [
+                Gaussian.of(rows[rng.permutation(n)[:count]]).distance(reference)
+                for _ in range(draws)
+            ]
+        )
+        for count in counts
+    ]
+    return line_at_zero(1.0 / counts, np.array(means))
+
+
+def line_at_zero(x: np.ndarray, y: np.ndarray) -> float:
+    """Where the least-squares line through (x, y) meets x = 0."""
+    return float(np.polynomial.polynomial.polyfit(x, y, 1)[0])
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Kernel audio distance (Chung et al. 2025), here without a scale factor: the unbiased squared
+    maximum mean discrepancy, zero on average for equal distributions at any n.
+
+    The kernel is exp(-|x - y|^2 / (2 h^2)), h the median distance between rows of `second`.
+
+    Args:
+        first: (n, d), n >= 2.
+        second: (m, d) of the reference, m >= 2.
+
+    Raises:
+        ValueError: the reference has no spread.
+    """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    for rows in (first, second):
-        if rows.ndim != 2 or len(rows) < 2 or not np.isfinite(rows).all():
-            raise ValueError(f"embeddings must be finite, (2 or more, d); got shape {rows.shape}")
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(f"embeddings differ in width: {first.shape[1]} and {second.shape[1]}")
-    shift = np.square(first.mean(0) - second.mean(0)).sum()
-    a, b = _factor(first), _factor(second)
-    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return max(0.0, float(shift + np.square(a).sum() + np.square(b).sum() - 2.0 * overlap))
+    within = _squared_distances(second, second)
+    width = float(np.median(np.sqrt(within[np.triu_indices(len(second), 1)]))) ** 2
+    if width == 0.0:
+        raise ValueError("the rows of the reference are all alike; KAD needs some that differ")
+
+    def kernel(squares: np.ndarray) -> np.ndarray:
+        return np.exp(-squares / (2.0 * width))
+
+    def mean_of_pairs(squares: np.ndarray) -> float:
+        n = len(squares)
+        return (kernel(squares).sum() - n) / (n * (n - 1))
+
+    across = kernel(_squared_distances(first, second)).mean()
+    own = mean_of_pairs(_squared_distances(first, first))
+    return float(own + mean_of_pairs(within) - 2.0 * across)
 
 
-def _factor(rows: np.ndarray) -> np.ndarray:
-    """A (min(n, d), d) with A^T A the sample covariance of rows (n, d)."""
-    centred = (rows - rows.mean(0)) / math.sqrt(len(rows) - 1)
-    return centred if len(rows) <= rows.shape[1] else np.linalg.qr(centred, mode="r")
+def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n, m) squared distances of rows; a row is at zero from itself."""
+    squares = np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2.0 * (x @ y.T)
+    if x is y:
+        np.fill_diagonal(squares, 0.0)
+    return squares.clip(min=0.0)
 
 
 def clap_score(text: np.ndarray, audio: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from ttmpref.cli import making, scoring, system
+from ttmpref.cli import evaluating, making, scoring, system
 from ttmpref.cli.anchors import anchors
 from ttmpref.fetch.cli import fetch
 from ttmpref.study.cli import study_app
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for commands in (making.commands, scoring.commands, system.commands):
+for commands in (making.commands, scoring.commands, evaluating.commands, system.commands):
     app.add_typer(commands)
 app.command()(fetch)
 app.add_typer(anchors, name="anchors")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -88,12 +88,12 @@ def _cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their longest cell; the last one runs free."""
+def print_table(rows: Sequence[Sequence[str]], to: TextIO | None = None) -> None:
+    """Columns as wide as their longest cell; the last one runs free; standard output by default."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
-        print("  " + "  ".join([*cells, row[-1]]).rstrip())
+        print("  " + "  ".join([*cells, row[-1]]).rstrip(), file=to)
 
 
 def exit_with(faults: Sequence[str]) -> None:
@@ -122,10 +122,16 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
 
 
 @contextmanager
-def counter(total: int, quiet: bool) -> Iterator[Callable[[], object]]:
-    """A callback that counts clips on standard error; silent when quiet or not on a terminal."""
+def counter(total: int | None, quiet: bool) -> Iterator[Callable[..., object]]:
+    """A callback that counts clips, one or as many as it is told, on standard error.
+
+    Silent when quiet or not on a terminal.
+
+    Args:
+        total: clips to come; None where nobody knows.
+    """
     if quiet or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda clips=1: None
         return
     from tqdm import tqdm
 

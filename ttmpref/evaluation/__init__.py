@@ -1,0 +1,1 @@
+"""How good a chain is: clips of held-out captions heard, summed up, compared, put into tables."""
