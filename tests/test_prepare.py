@@ -403,6 +403,17 @@ def test_splits_are_drawn_by_track_and_keep_their_clips_apart(order: Order, tmp_
         PreparedData(order.out, "test")
 
 
+@pytest.mark.parametrize(
+    ("held_out", "expected"), [(0, 0), (0.01, 1), (0.25, 1), (0.26, 2), (3, 3)]
+)
+def test_so_many_tracks_or_such_a_share_are_held_out(
+    held_out: float, expected: int, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "captions.csv", [(f"{n}.wav", "words") for n in range(4)])
+    tracks, _ = read_tracks(tmp_path, table, RECIPE.model_copy(update={"validation": held_out}))
+    assert sum(track.split == "validation" for track in tracks) == expected
+
+
 def test_stems_are_what_is_learned_and_both_mix_and_stem_are_scored(
     scoring_preset: Path, order: Order, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ text, which training puts in place of others.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -147,11 +148,17 @@ def _without_caption(audio: Path, named: Collection[str]) -> list[str]:
 
 def _divided(tracks: list[Track], recipe: PrepareRecipe) -> list[Track]:
     """Tracks in order, with the held-out ones drawn by the recipe's seed: test, then validation."""
-    held_out = recipe.test + recipe.validation
+    test, validation = (_count(n, len(tracks)) for n in (recipe.test, recipe.validation))
+    held_out = test + validation
     if held_out >= len(tracks):
         raise InvalidRequest(f"{held_out} tracks are to be held out, but there are {len(tracks)}")
     drawn = list(range(len(tracks)))
     random.Random(recipe.seed).shuffle(drawn)
-    split = dict.fromkeys(drawn[: recipe.test], "test")
-    split |= dict.fromkeys(drawn[recipe.test : held_out], "validation")
+    split = dict.fromkeys(drawn[:test], "test")
+    split |= dict.fromkeys(drawn[test:held_out], "validation")
     return [replace(track, split=split.get(i, "train")) for i, track in enumerate(tracks)]
+
+
+def _count(held_out: float, tracks: int) -> int:
+    """A number of tracks from a number or a share."""
+    return math.ceil(held_out * tracks) if held_out < 1 else int(held_out)

@@ -32,6 +32,8 @@ Engine = Callable[[Order, Iterable[Job]], Iterator[Done]]
 ENGINES = ("here", "dask", "slurm", "kubernetes")
 ADDRESSES = ("tcp://", "tls://", "ucx://", "ws://")
 JOBS_IN_FLIGHT = 256  # the scheduler is told no more at once
+# A process of ours that restarts after it was killed may take longer to load than Dask waits.
+RESTART = {"distributed.deploy.lost-worker-timeout": "1h"}
 
 
 def run_here(order: Order, jobs: Iterable[Job]) -> Iterator[Done]:
@@ -87,8 +89,8 @@ def engine(name: str, workers: int) -> Iterator[Engine]:
     if name not in ENGINES and not name.startswith(ADDRESSES):
         accepted = ", ".join((*ENGINES, "tcp://host:port"))
         raise InvalidRequest(f"engine is {name!r}; accepted: {accepted}")
-    distributed = _package("distributed", "distributed")
-    with _cluster(name, workers) as cluster:
+    distributed, dask = (_package(one, "distributed") for one in ("distributed", "dask"))
+    with dask.config.set(RESTART), _cluster(name, workers) as cluster:
         try:
             client = distributed.Client(cluster)
         except OSError as error:
@@ -107,11 +109,13 @@ def _cluster(name: str, workers: int) -> AbstractContextManager[Any]:
             )
         case "slurm":
             cluster = _package("dask_jobqueue", "dask-jobqueue").SLURMCluster()
-            cluster.scale(n=workers)
+            cluster.adapt(minimum=workers, maximum=workers)  # jobs that ended are replaced
             return cluster
         case "kubernetes":
             package = _package("dask_kubernetes.operator", "dask-kubernetes")
-            return package.KubeCluster(n_workers=workers)
+            cluster = package.KubeCluster()
+            cluster.adapt(minimum=workers, maximum=workers)
+            return cluster
         case _:
             return nullcontext(name)
 

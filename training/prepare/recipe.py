@@ -28,7 +28,7 @@ class PrepareRecipe(FrozenConfig):
         separation_passes: of the preset's separator, where it has one.
         prompted: rewards are of a clip with its caption; otherwise without any text.
         seed: of the shuffle that divides tracks into splits, test first.
-        validation, test: tracks held out.
+        validation, test: tracks held out; below 1, a share of them, rounded up.
         tracks_per_shard, captions_per_shard: sizes of the files.
     """
 
@@ -44,8 +44,8 @@ class PrepareRecipe(FrozenConfig):
     separation_passes: int = Field(1, ge=1, le=10)
     prompted: bool = True
     seed: int = Field(42, ge=0)
-    validation: int = Field(0, ge=0)
-    test: int = Field(0, ge=0)
+    validation: float = Field(0, ge=0)
+    test: float = Field(0, ge=0)
     tracks_per_shard: int = Field(128, gt=0)
     captions_per_shard: int = Field(1024, gt=0)
 
