@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.shared_training import RECIPE, shared_job
 from training.ema import (
     LONGEST,
     SIGMAS,
@@ -39,8 +40,8 @@ class SmallJob:
 
     name = "small"
 
-    def __init__(self, folder: Path) -> None:
-        self.network, self.folder = Small(), folder
+    def __init__(self) -> None:
+        self.network = Small()
         self.average = PostHocAverage(self.network)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -53,8 +54,6 @@ class SmallJob:
     def train_step(self, step: int) -> dict[str, float]:
         self.network.weight += torch.randn(3, generator=draws(0, "small", step))
         self.average.update(self.network)
-        if self.average.updates % 10 == 0:
-            self.average.snapshot(self.folder)
         return {"loss": 0.0}
 
     def validate(self, step: int) -> dict[str, float]:
@@ -172,23 +171,42 @@ def test_an_earlier_end_uses_nothing_that_came_after_it(walk, tmp_path: Path) ->
     assert all(torch.equal(early[name], late[name]) for name in late)
 
 
-def test_a_resumed_run_goes_on_with_the_same_averages(tmp_path: Path) -> None:
-    pace = Pace(checkpoint_every=7, validate_every=100)
-    whole = SmallJob(tmp_path / "whole" / "ema")
+def test_a_resumed_run_goes_on_with_the_same_averages_and_snapshots(tmp_path: Path) -> None:
+    pace = Pace(checkpoint_every=7, validate_every=100, trackers=())
+    whole = SmallJob()
     run(whole, Schedule(30, 1.0), tmp_path / "whole", pace)
-    stopped = SmallJob(tmp_path / "parts" / "ema")
-    run(stopped, Schedule(14, 1.0), tmp_path / "parts", pace)
-    resumed = SmallJob(tmp_path / "parts" / "ema")
+    run(SmallJob(), Schedule(14, 1.0), tmp_path / "parts", pace)
+    resumed = SmallJob()
     assert load_checkpoint(resumed, tmp_path / "parts") == resumed.average.updates == 14
     run(resumed, Schedule(30, 1.0), tmp_path / "parts", pace)
     for sigma_rel in SIGMAS:
         ours, theirs = (job.average.weights(sigma_rel) for job in (whole, resumed))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    names = [sorted(p.name for p in (tmp_path / f / "ema").iterdir()) for f in ("whole", "parts")]
-    assert names[0] == names[1] and len(names[0]) == 6
-    for name in names[0]:
-        whole_file, parts_file = (tmp_path / f / "ema" / name for f in ("whole", "parts"))
-        assert whole_file.read_bytes() == parts_file.read_bytes()
+    found = [snapshots(tmp_path / folder / "average") for folder in ("whole", "parts")]
+    assert [s.updates for s in found[0]] == [7, 7, 14, 14, 21, 21, 28, 28, 30, 30]
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.path.name == theirs.path.name
+        assert ours.path.read_bytes() == theirs.path.read_bytes()
+
+
+def test_a_backbones_recipe_can_ask_for_post_hoc_averages(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"ema_decay": (0.1, 0.05)})
+    job = shared_job(recipe)
+    run(job, Schedule(4, 1e-2), tmp_path, Pace(checkpoint_every=2, trackers=()))
+    assert job.average.sigmas == (0.1, 0.05)
+    made = synthesise(tmp_path / "average", 0.1)
+    assert made.keys() == job.backbone.state_dict().keys()
+    for name, tensor in job.average.weights().items():  # the first length is shipped
+        torch.testing.assert_close(made[name], tensor)
+    for frozen in ("latent_mean", "latent_std", "empty_string_feat"):
+        assert torch.equal(
+            synthesise(tmp_path / "average", 0.2)[frozen], job.backbone.state_dict()[frozen]
+        )
+
+
+def test_nothing_is_written_before_the_first_update(tmp_path: Path) -> None:
+    PostHocAverage(Small()).snapshot(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("sigma_rel", [0.0, -0.1, 0.3])

@@ -52,6 +52,10 @@ PreparedOption = Annotated[
     Path | None,
     typer.Option(help="Folder of `prepare` that backbones learn from instead of the corpus."),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Where curves go: tensorboard (the default), wandb; may be repeated."),
+]
 StepsArgument = Annotated[list[str], typer.Argument(help="`chain` for all steps, or some of them.")]
 
 
@@ -65,11 +69,13 @@ def run_steps(
     threads: ThreadsOption = 2,
     minutes: MinutesOption = None,
     from_assets: FromAssetsOption = False,
+    track: TrackOption = None,
     prepared: PreparedOption = None,
 ) -> None:
     import torch
 
     from training import chain
+    from training.loop import Pace
     from training.recipe import load_recipe
     from training.workplace import Workplace
 
@@ -88,6 +94,7 @@ def run_steps(
         workers=threads,
         max_minutes=minutes,
         from_assets=from_assets,
+        trackers=track or Pace.trackers,
         prepared=prepared,
     )
     chain.chain(place, chain.STEPS if "chain" in steps else tuple(steps))

@@ -121,7 +121,12 @@ class PostHocAverage(nn.Module):
         return {name: found[name] for name in self.names}
 
     def snapshot(self, folder: Path) -> None:
-        """Write every track to `folder`; writing the same update again changes nothing."""
+        """Write every track to `folder`, as the loop does with every checkpoint.
+
+        Writing the same update again changes nothing; before the first there is nothing to write.
+        """
+        if self.updates == 0:
+            return
         for sigma_rel in self.sigmas:
             facts = {"sigma_rel": sigma_rel, "updates": self.updates, "kept": self.kept}
             tensors = {name: t.contiguous() for name, t in self.weights(sigma_rel).items()}

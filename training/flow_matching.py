@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from training.autoencoder import save_half
+from training.ema import PostHocAverage
 from training.engine import Share, accelerator, products, update
 from training.loop import Average, draws
 from training.recipe import BackboneRecipe
@@ -125,13 +126,22 @@ def fresh_backbone(
     return backbone
 
 
+def average_of(
+    network: nn.Module, ema_decay: float | tuple[float, ...]
+) -> Average | PostHocAverage:
+    """What a recipe's `ema_decay` asks for."""
+    if isinstance(ema_decay, tuple):
+        return PostHocAverage(network, ema_decay)
+    return Average(network, ema_decay)
+
+
 class BackboneJob:
     """Training of a backbone; what it minimises is `loss`."""
 
     def __init__(self, name: str, recipe: BackboneRecipe, backbone: FluxAudio) -> None:
         self.name, self.recipe = name, recipe
         self.backbone = backbone.to(accelerator().device)
-        self.average = Average(backbone, recipe.ema_decay)
+        self.average = average_of(backbone, recipe.ema_decay)
         self.trained = [p for p in backbone.parameters() if p.requires_grad]
         self.optimizer = AdamW(
             self.trained, betas=(0.9, 0.95), eps=1e-8, weight_decay=recipe.weight_decay,
@@ -147,7 +157,7 @@ class BackboneJob:
     def restart(self, weights: dict[str, Tensor]) -> None:
         """Begin with these weights of the backbone."""
         self.backbone.load_state_dict({k: v.float() for k, v in weights.items()})
-        self.average = Average(self.backbone, self.recipe.ema_decay)
+        self.average = average_of(self.backbone, self.recipe.ema_decay)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone, "average": self.average}

@@ -1,28 +1,35 @@
-"""One optimisation loop for every network: exact resume, JSONL log, atomic checkpoints.
+"""One optimisation loop for every network: exact resume, logs, atomic checkpoints.
 
 A `Job` owns its networks, optimisers and one training step; the loop owns time. All random draws
 of a job come from `draws(seed, purpose, step)`, so they are functions of the step alone: a run that
 was killed and resumed takes the same batches and the same noise as one that was not, and ends with
-the same bits on the same CPU.
+the same bits on the same CPU. With several processes (`training.engine`) all run the loop and the
+first one writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from training.engine import accelerator, agreed, check_alike
+from training.tracking import open_tracker, time_left
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +52,13 @@ class Job(Protocol):
     def validate(self, step: int) -> dict[str, float]:
         """Named scalars on held-out data; must not draw from any shared random state."""
         ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """A module of a job that leaves a file of its own with every checkpoint."""
+
+    def snapshot(self, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,9 +89,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Pace:
-    """How often the loop writes, and when it must stop.
+    """How often the loop writes, where to, and when it must stop.
 
     Attributes:
+        trackers: of `training.tracking`, beside `log.jsonl`.
         max_minutes: stop cleanly after so long; a later run goes on.
         enough: asked before every update; stops for good (early stopping), so its answer must
             follow from what the job's checkpoint holds.
@@ -86,6 +101,7 @@ class Pace:
     log_every: int = 25
     checkpoint_every: int = 250
     validate_every: int = 500
+    trackers: Sequence[str] = ("tensorboard",)
     max_minutes: float | None = None
     enough: Callable[[], bool] | None = None
 
@@ -143,19 +159,61 @@ def load_checkpoint(job: Job, folder: Path) -> int:
 
 
 class RunLog:
-    """`log.jsonl` of a run; a resumed run drops the lines past its checkpoint first."""
+    """`log.jsonl` of a run, its trackers and its bar; drops what lies past the checkpoint first."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if line and json.loads(line)["step"] <= step]
-        write_aside(path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
+    def __init__(self, name: str, folder: Path, step: int, trackers: Sequence[str]) -> None:
+        self.path = folder / "log.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".checkpoint.pt.*.part"):  # of a run that was killed
+            unfinished.unlink()
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        # The last line of a run that was killed may be cut.
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        write_aside(self.path, lambda p: p.write_text("".join(kept)))
+        self.trackers = [open_tracker(kind, name, folder, step) for kind in trackers]
 
-    def add(self, **values: Any) -> None:
-        rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
+    def add(self, step: int, values: dict[str, float], **aside: float) -> None:
+        """Values of a step; what stands aside is for the file alone."""
+        line = {"step": step, **aside, **values}
+        rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(rounded) + "\n")
+        for tracker in self.trackers:
+            tracker.log(values, step=step)
+
+    def say(self, message: str, *values: object) -> None:
+        log.info(message, *values)
+
+    def close(self) -> None:
+        for tracker in self.trackers:
+            tracker.finish()
+
+
+class NoLog:
+    """In the place of `RunLog` in every process but the first."""
+
+    def add(self, step: int, values: dict[str, float], **aside: float) -> None: ...
+
+    def say(self, message: str, *values: object) -> None: ...
+
+
+@contextlib.contextmanager
+def _reporting(
+    name: str, schedule: Schedule, folder: Path, step: int, pace: Pace
+) -> Iterator[tuple[RunLog | NoLog, tqdm]]:
+    """Log and bar of a run that goes on after `step` updates."""
+    if not accelerator().is_main_process:
+        yield NoLog(), tqdm(disable=True)
+        return
+    record = RunLog(name, folder, step, pace.trackers)
+    with contextlib.ExitStack() as stack:
+        stack.callback(record.close)
+        # None: in a terminal only.
+        bar = tqdm(total=schedule.steps, initial=step, desc=name, disable=None)
+        stack.enter_context(bar)
+        if not bar.disable:
+            stack.enter_context(logging_redirect_tqdm())
+        yield record, bar
 
 
 def run(job: Job, schedule: Schedule, folder: Path, pace: Pace | None = None) -> int:
@@ -165,36 +223,48 @@ def run(job: Job, schedule: Schedule, folder: Path, pace: Pace | None = None) ->
 
     Raises:
         FloatingPointError: a logged value is not finite.
+        ConfigError: a tracker is unknown or missing, or processes do not see one folder.
     """
     pace = pace or Pace()
-    step = load_checkpoint(job, folder)
-    record = RunLog(folder / "log.jsonl", step)
-    began, sums, count = time.monotonic(), {}, 0
-    log.info("%s: from update %d of %d", job.name, step, schedule.steps)
-    while step < schedule.steps and not _out_of_time(began, pace) and not _enough(pace):
-        for optimizer in job.optimizers().values():
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-        values = job.train_step(step)
-        step, count = step + 1, count + 1
-        sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
-        if step % pace.log_every == 0:
-            means = {key: value / count for key, value in sums.items()}
-            if not all(map(math.isfinite, means.values())):
-                raise FloatingPointError(f"{job.name}: update {step}: {means}")
-            record.add(step=step, seconds=round(time.monotonic() - began, 1), **means)
-            log.info("%s %d/%d %s", job.name, step, schedule.steps, _words(means))
-            sums, count = {}, 0
-        if step % pace.validate_every == 0 or step == schedule.steps:
-            record.add(step=step, **{f"val_{k}": v for k, v in job.validate(step).items()})
-        if step % pace.checkpoint_every == 0:
-            save_checkpoint(job, step, folder)
-    save_checkpoint(job, step, folder)
+    start = step = load_checkpoint(job, folder)
+    check_alike(f"last update in {folder}", step)
+    with _reporting(job.name, schedule, folder, step, pace) as (record, bar):
+        began, sums, count = time.monotonic(), {}, 0
+        record.say("%s: from update %d of %d", job.name, step, schedule.steps)
+        while step < schedule.steps and not agreed(_out_of_time(began, pace) or _enough(pace)):
+            for optimizer in job.optimizers().values():
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.rate(step)
+            values = job.train_step(step)
+            step, count = step + 1, count + 1
+            bar.update()
+            sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
+            if step % pace.log_every == 0:
+                means = {key: value / count for key, value in sums.items()}
+                if not all(map(math.isfinite, means.values())):
+                    raise FloatingPointError(f"{job.name}: update {step}: {means}")
+                seconds = time.monotonic() - began
+                left = time_left(seconds, step - start, schedule.steps - step)
+                record.add(step, means, seconds=round(seconds, 1))
+                record.say("%s %d/%d %s, %s", job.name, step, schedule.steps, _words(means), left)
+                sums, count = {}, 0
+            if step % pace.validate_every == 0 or step == schedule.steps:
+                found = job.validate(step)
+                record.add(step, {f"val_{key}": value for key, value in found.items()})
+            if step % pace.checkpoint_every == 0:
+                save_checkpoint(job, step, folder)
+        save_checkpoint(job, step, folder)
+    accelerator().wait_for_everyone()
     return step
 
 
 def save_checkpoint(job: Job, step: int, folder: Path) -> None:
-    """Whole resumable state, replaced atomically."""
+    """Whole resumable state, replaced atomically; the first process alone writes."""
+    if not accelerator().is_main_process:
+        return
+    for name, module in job.modules().items():
+        if isinstance(module, Snapshots):
+            module.snapshot(folder / name)
     write_aside(folder / "checkpoint.pt", lambda path: torch.save(_state(job, step), path))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,9 @@ from ttmpref.config import (
 )
 from ttmpref.reward.ranker import DROPOUT, HIDDEN
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+# Of post-hoc averages, relative to the run; the plain mean of a run is the longest.
+Lengths = Annotated[tuple[Annotated[float, Field(gt=0, le=0.288)], ...], Field(min_length=1)]
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -43,7 +46,7 @@ class StepRecipe(FrozenConfig):
     warm_up: int = Field(100, ge=0)
     decay_from: float = Field(0.7, ge=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    ema_decay: Decay = 0.999
     checkpoint_every: int = Field(250, gt=0)
     validate_every: int = Field(500, gt=0)
 
@@ -137,6 +140,8 @@ class BackboneRecipe(StepRecipe):
     """Flow matching (paper, sections III-A and III-D; specification 4.1).
 
     Attributes:
+        ema_decay: as in every step; or the relative lengths sigma_rel of post-hoc averages
+            (`training.ema`), the first of which is shipped, with a snapshot at every checkpoint.
         null_text: probability that a sample's text is replaced by the empty text.
         null_score: probability that a sample's score is replaced by the null score.
         grad_clip: largest norm of the gradient.
@@ -145,6 +150,7 @@ class BackboneRecipe(StepRecipe):
         precision: of the network's products in training; weights and losses stay in fp32.
     """
 
+    ema_decay: Decay | Lengths = 0.999
     null_text: float = Field(0.1, ge=0, le=1)
     null_score: float = Field(0.1, ge=0, le=1)
     grad_clip: float = Field(1.0, gt=0)

@@ -11,6 +11,7 @@ import json
 import logging
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ class Workplace:
 
     Attributes:
         from_assets: vocoder and backbone go on from the shipped weights where no checkpoint is.
+        trackers: where the curves of runs go (`training.tracking`).
         prepared: folder of `python -m training prepare` that backbones learn from instead of the
             recipe's corpus.
     """
@@ -52,6 +54,7 @@ class Workplace:
     workers: int = 2
     max_minutes: float | None = None
     from_assets: bool = False
+    trackers: Sequence[str] = Pace.trackers
     prepared: Path | None = None
 
     @cached_property
@@ -132,6 +135,7 @@ def train(place: Workplace, job: Job, recipe: StepRecipe, **said: Any) -> int:
         checkpoint_every=recipe.checkpoint_every,
         validate_every=recipe.validate_every,
         max_minutes=place.max_minutes,
+        trackers=place.trackers,
     )
     folder = place.runs / job.name
     reached = run(job, schedule, folder, pace)
