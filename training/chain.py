@@ -102,9 +102,10 @@ def baseline(place: Workplace) -> None:
     splits, latents, empty = _windows(place)
     backbone = fresh_backbone(recipe.seed, preset.backbone, latents, empty)
     job = FlowMatchingJob("baseline", recipe, backbone, splits)
-    go_on_from_assets(place, job, place.path(preset.stage("baseline").weights))
+    weights = stages.weights_path(place, "baseline")
+    go_on_from_assets(place, job, weights)
     train(place, job, recipe)
-    job.export(place.path(preset.stage("baseline").weights))
+    job.export(weights)
 
 
 def _windows(

@@ -170,10 +170,11 @@ def stage_backbone(place: Workplace, name: str, head: HeadKind) -> FluxAudio:
 
 
 def weights_path(place: Workplace, name: str) -> Path:
-    """Where a stage's weights lie; those of a stage that the preset does not list, in the runs."""
+    """Where a stage's weights lie: in the runs, where the preset lists no stage or fetches it."""
     known = {stage.name: stage.weights for stage in place.recipe.target.stages}
-    uri = known.get(name)
-    return place.path(uri) if uri else place.runs / f"{name}.safetensors"
+    uri = known.get(name) or ""
+    fetched = uri.startswith(("hf://", "https://"))
+    return place.path(uri) if uri and not fetched else place.runs / f"{name}.safetensors"
 
 
 def _judged(
