@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+PER_PROMPT = "per_prompt.csv"
 LEAST_CLIPS = 2
 DEFAULT_RESAMPLES, LEAST_RESAMPLES, MOST_RESAMPLES = 400, 50, 100_000
 TABLES = ("table1", "table2", "table3", "figure2", "pollution", "evidence")
@@ -86,10 +87,12 @@ def evaluate(
 
     A run that was stopped goes on where it was.
     """
+    from ttmpref.audio import check_place
     from ttmpref.evaluation import chain
     from ttmpref.evaluation.heard import Condition
 
     folders = _folders(audio or [])
+    check_place(out / PER_PROMPT)
     setting = Setting(preset, device, prompts, clips, reference, resamples, cache)
     with setting.lab(quiet, _judge(judge_url, judge_model)) as lab:
         found = lab.listener.studio.preset
@@ -109,7 +112,7 @@ def evaluate(
             chain.steps("steps", f"{title}: differences", lines),
         ]
         _write(lab, sheets, out, quiet)
-        _write_files({out / "per_prompt.csv": chain.per_prompt(lab.listener.prompts, lines)})
+        _write_files({out / PER_PROMPT: chain.per_prompt(lab.listener.prompts, lines)})
 
 
 @commands.command()
@@ -133,6 +136,7 @@ def tables(
 
     Stages that are not there are shown as such. A run that was stopped goes on where it was.
     """
+    from ttmpref.audio import check_place
     from ttmpref.evaluation import evidence, tables
     from ttmpref.evaluation.reference import reference_folder
 
@@ -141,6 +145,7 @@ def tables(
     setting = Setting(preset, device, prompts, clips, reference, resamples, cache)
     with setting.lab(quiet) as lab:
         folder = out or reference_folder(lab.listener.studio.preset) / "tables"
+        check_place(folder / TABLES[0])
         for name in names or TABLES:
             lab.begin()
             make = evidence.evidence if name == "evidence" else getattr(tables, name)

@@ -159,19 +159,19 @@ def _reason(before: Line, after: Line) -> dict[str, Cell]:
 
 def _p_columns(metric: str, title: str) -> tuple[Column, ...]:
     return (
-        Column(f"{metric}.p", f"p {title}, paired t", "p"),
-        Column(f"{metric}.p_t", "(Holm)", "p"),
-        Column(f"{metric}.p_rank", f"p {title}, Wilcoxon", "p"),
-        Column(f"{metric}.p_wilcoxon", "(Holm)", "p"),
+        Column(f"{metric}_p_t", f"p {title}, paired t", "p"),
+        Column(f"{metric}_p_t_holm", "(Holm)", "p"),
+        Column(f"{metric}_p_wilcoxon", f"p {title}, Wilcoxon", "p"),
+        Column(f"{metric}_p_wilcoxon_holm", "(Holm)", "p"),
     )
 
 
 def _step_cells(one: Step) -> dict[str, Cell]:
-    cells: dict[str, Cell] = {"fad": one.fad, "clap": one.clap.mean}
-    cells |= {"clap.p": one.clap.p_t, "clap.p_rank": one.clap.p_wilcoxon}
-    if one.reward is not None:
-        cells |= {"reward": one.reward.mean, "reward.p": one.reward.p_t}
-        cells |= {"reward.p_rank": one.reward.p_wilcoxon}
+    cells: dict[str, Cell] = {"fad": one.fad}
+    for metric, test in (("clap", one.clap), ("reward", one.reward)):
+        if test is not None:
+            cells |= {metric: test.mean, f"{metric}_p_t": test.p_t}
+            cells[f"{metric}_p_wilcoxon"] = test.p_wilcoxon
     return cells
 
 

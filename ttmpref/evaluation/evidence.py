@@ -49,7 +49,7 @@ class Finding:
 
     claim: str
     target: str
-    value: Measure | float | None = None
+    value: Measure | None = None
     p: float | None = None
     met: bool | None = None
     reason: str = ""
@@ -72,7 +72,7 @@ def evidence(lab: Lab) -> list[Sheet]:
     return [Sheet("evidence", "What the chain shows", columns, tuple(rows), notes), *breaks(lab)]
 
 
-Look = Callable[[Lab], tuple[Measure | float | None, float | None, bool]]
+Look = Callable[[Lab], tuple[Measure | None, float | None, bool]]
 
 
 def _looked_at(claim: str, target: str, look: Look, lab: Lab) -> Finding:
@@ -115,10 +115,10 @@ def _trained_sweep(lab: Lab) -> tuple[list[float], np.ndarray]:
     return [s for s, _ in inside], rewards_of(rows)
 
 
-def _follows(lab: Lab) -> tuple[float | None, None, bool]:
+def _follows(lab: Lab) -> tuple[Measure | None, None, bool]:
     scores, rewards = _trained_sweep(lab)
     rho = rank_correlation(np.array(scores), rewards.mean(1))
-    return rho, None, rho is not None and rho >= RHO
+    return None if rho is None else Measure(rho), None, rho is not None and rho >= RHO
 
 
 def _per_clip(lab: Lab) -> tuple[Measure | None, None, bool]:

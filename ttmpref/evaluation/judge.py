@@ -9,6 +9,7 @@ usable answers are reported together.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import logging
 import math
@@ -99,7 +100,7 @@ class HttpJudge:
             return str(said["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
             raise TtmprefError(f"judge {address}: HTTP {error.code} {error.reason}") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise TtmprefError(f"judge {address} cannot be asked ({reason})") from None
         except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -209,9 +209,8 @@ def step(before: Row, after: Row) -> Step:
 
 def adjusted(steps: Sequence[Step | None]) -> list[dict[str, Any]]:
     """Holm's p-values of the steps, over all tests of one kind (CLAP score and reward together)."""
-    kinds = ("p_t", "p_wilcoxon")
     found: list[dict[str, Any]] = [{} for _ in steps]
-    for kind in kinds:
+    for kind in ("p_t", "p_wilcoxon"):
         tests = [
             (index, metric, getattr(getattr(one, metric), kind))
             for index, one in enumerate(steps)
@@ -220,5 +219,5 @@ def adjusted(steps: Sequence[Step | None]) -> list[dict[str, Any]]:
             if getattr(one, metric) is not None
         ]
         for (index, metric, _), p in zip(tests, holm([p for *_, p in tests]), strict=True):
-            found[index][f"{metric}.{kind}"] = p
+            found[index][f"{metric}_{kind}_holm"] = p
     return found
