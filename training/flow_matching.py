@@ -145,7 +145,7 @@ class BackboneJob:
         self.trained = [p for p in backbone.parameters() if p.requires_grad]
         self.optimizer = AdamW(
             self.trained, betas=(0.9, 0.95), eps=1e-8, weight_decay=recipe.weight_decay,
-            fused=sum(p.numel() for p in self.trained) >= FUSED_FROM,
+            fused=sum(p.numel() for p in self.trained) >= FUSED_FROM or None,  # None: by device
         )  # fmt: skip
 
     def loss(
