@@ -60,7 +60,13 @@ function table(head, rows) {
   return make("table", "", make("thead", "", line(head, "th")), body);
 }
 
-const section = (title, ...children) => make("section", "", make("h3", title), ...children);
+// Wide tables scroll inside their section, by the keyboard too.
+function section(title, ...children) {
+  const made = make("section", "", make("h3", title), ...children);
+  made.tabIndex = 0;
+  made.setAttribute("aria-label", title);
+  return made;
+}
 const counts = (found) =>
   Object.entries(found).map(([name, count]) => `${name} ${count}`).join(", ") || "none";
 const share = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(0)} %` : "–");
