@@ -186,7 +186,7 @@ def test_a_run_streams_progress_then_cards_and_frees_the_buttons(studio: Studio)
     assert [len(card) for card in cards] == [1, 2]
     assert cards[1][0] == cards[0][0]
     assert "2 clips ready" in updates[-1][page.status]
-    assert updates[-1][page.generate]["interactive"] is True
+    assert updates[-1][page.start]["interactive"] is True
     assert updates[-1][page.cancel]["interactive"] is False
 
 
@@ -200,7 +200,7 @@ def test_an_error_during_a_run_is_shown_and_frees_the_buttons(studio: Studio) ->
     last = list(page.stream(Run(studio.request("calm piano"))))[-1]
     assert "Weights &lt;vanished&gt;." in last[page.status]
     assert 'role="alert"' in last[page.status]
-    assert last[page.generate]["interactive"] is True
+    assert last[page.start]["interactive"] is True
 
 
 def test_closing_a_run_closes_the_stream_of_the_studio(studio: Studio) -> None:
@@ -228,7 +228,7 @@ def test_a_cancelled_run_ends_at_the_next_step_and_says_so(studio: Studio) -> No
     assert page.stop(run) == {page.status: gr.skip()}
     rest = list(updates)
     assert "Stopped" in rest[-1][page.status]
-    assert rest[-1][page.generate]["interactive"] is True
+    assert rest[-1][page.start]["interactive"] is True
     assert all(page.clips not in update for update in rest)
 
 
@@ -248,8 +248,8 @@ def test_a_run_cancelled_while_waiting_never_touches_the_model(studio: Studio) -
 
 def a_page(studio: Studio) -> generate.Page:
     with gr.Blocks(analytics_enabled=False):
-        parts = (gr.State(), gr.Button(), gr.Button(), gr.HTML(), gr.HTML(), gr.HTML())
-        return generate.Page(studio, clips.ClipFolder(), {}, *parts)
+        controls = (gr.State(), gr.Button(), gr.Button(), gr.HTML())
+        return generate.Page(*controls, studio, clips.ClipFolder(), {}, gr.HTML(), gr.HTML())
 
 
 # ------------------------------------------------------------------------------ cards

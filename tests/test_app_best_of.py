@@ -56,7 +56,7 @@ def test_all_candidates_are_shown_with_rewards_and_the_winner_first(studio: Stud
     assert {f"Clip with seed {seed}" in "".join(cards) for seed in (7, 8, 9)} == {True}
     assert "Best of 3: seed" in shown[page.choice] and Marks(shown[page.choice]).open == []
     assert "3 clips ready" in updates[-1][page.status]
-    assert updates[-1][page.generate]["interactive"] is True
+    assert updates[-1][page.start]["interactive"] is True
 
 
 def test_a_cancelled_choice_shows_no_clip_and_says_so(studio: Studio) -> None:

@@ -25,6 +25,7 @@ from ttmpref.ui.listen import build_listen_tab  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
 from ttmpref.ui.results import build_results_tab  # noqa: E402
 from ttmpref.ui.score import build_score_tab  # noqa: E402
+from ttmpref.ui.stages import build_stages_tab  # noqa: E402
 from ttmpref.ui.theme import build_theme  # noqa: E402
 
 STATIC = Path(__file__).parent / "static"
@@ -45,6 +46,8 @@ def build_app(studio: Studio, studies: LateApi) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Generate", id="generate"):
                 build_generate_tab(studio, folder)
+            with gr.Tab("Stages", id="stages"):
+                build_stages_tab(studio, folder)
             with gr.Tab("Score", id="score"):
                 build_score_tab(studio, folder)
             with gr.Tab("Listen", id="listen") as tab:

@@ -14,7 +14,8 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +62,23 @@ class ClipFolder:
         name = file_name(generation)
         files = {kind: studio.save(generation, folder / f"{name}.{kind}") for kind in FORMATS}
         return StoredClip(token, files | {"json": files["wav"].with_suffix(".json")})
+
+    def bundle(self, name: str, files: Mapping[str, Path | bytes]) -> Path:
+        """One ZIP archive of clips and what belongs to them, kept as long as a clip.
+
+        Args:
+            name: of the archive, with its suffix.
+            files: names inside the archive, and files on disk or contents.
+        """
+        self.forget_old()
+        folder = self.path / CLIPS / secrets.token_urlsafe(12)
+        folder.mkdir(parents=True)
+        unfinished = folder / f"{name}.part"
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:  # noise does not pack
+            for inside, content in files.items():
+                data = content if isinstance(content, bytes) else content.read_bytes()
+                archive.writestr(inside, data)
+        return unfinished.rename(folder / name)
 
     def forget(self, uploads: Iterable[Path]) -> None:
         """Remove uploads, each with the folder that Gradio made for it."""

@@ -1,14 +1,12 @@
 """The Generate tab: describe music, set what matters, watch it being made, listen, keep it.
 
-Three blocks: what is asked (prompt, buttons, state of the run), the clips, the settings. A run is
-two events: `begin` checks the form at once, without queueing; `stream` waits its turn and shows
-what comes. Cancel marks the run, and the stream ends at the sampler's next step.
+Three blocks: what is asked (prompt, buttons, state of the run), the clips, the settings. How a run
+begins, streams and stops is in `ttmpref.ui.controls`.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,20 +18,25 @@ import gradio as gr
 
 from ttmpref.studio import Studio
 from ttmpref.types import (
-    GUIDANCE_RANGE,
     GUIDANCE_SCHEDULES,
     MAX_VARIATIONS,
-    SCORE_RANGE,
     SOLVERS,
-    STEPS_RANGE,
     Generation,
     Progress,
     StageInfo,
-    TtmprefError,
 )
 from ttmpref.ui import words
 from ttmpref.ui.clips import ClipFolder
-from ttmpref.ui.errors import field_at_fault, sentence, spoken, translated
+from ttmpref.ui.controls import Controls, Updates, build_controls, connect_run, marks, paced
+from ttmpref.ui.errors import sentence, spoken, translated
+from ttmpref.ui.fields import (
+    guidance_slider,
+    prompt_box,
+    score_slider,
+    score_state,
+    seed_fields,
+    steps_slider,
+)
 from ttmpref.ui.form import (
     DEFAULT_CANDIDATES,
     FIELDS,
@@ -53,64 +56,37 @@ if TYPE_CHECKING:
 
 CLIP_LIST_JS = (Path(__file__).parent / "static" / "clip_list.js").read_text(encoding="utf-8")
 CLIP_LIST_HTML = '<div class="clips" aria-label="Finished clips"></div>' + words.EMPTY_STATE
-# Enter does what the button does, and nothing while the button is off.
-PRESS_GENERATE_JS = "() => document.querySelector('#generate:not([disabled])')?.click()"
-UPDATE_SECONDS = 0.1
-
-Updates = dict[Any, Any]
 
 
 def build_generate_tab(studio: Studio, folder: ClipFolder) -> None:
     """Lay out the tab inside the current `gr.Tab` and connect it."""
     with gr.Row(elem_id="workbench"):
         with gr.Column(elem_id="ask"):
-            fields = {"prompt": _prompt_box(studio)}
-            with gr.Row(elem_id="go"):
-                generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
-                cancel = gr.Button("Cancel", size="lg", elem_id="cancel", interactive=False)
-            status = gr.HTML(words.idle(), elem_id="status", elem_classes="status", js_on_load=None)
+            fields = {"prompt": prompt_box(studio)}
+            controls = build_controls("Generate", "generate")
             choice = gr.HTML("", elem_id="choice", js_on_load=None)
         clips = gr.HTML(
             [], html_template=CLIP_LIST_HTML, js_on_load=CLIP_LIST_JS, elem_id="results"
         )
-        with gr.Column(elem_id="settings"):
+        with gr.Column(elem_id="settings", elem_classes="settings"):
             fields |= _settings(studio)
             paste, apply = _paste_box()
-    page = Page(studio, folder, fields, gr.State(), generate, cancel, status, clips, choice)
-    _connect_run(page)
+    page = Page(**vars(controls), studio=studio, folder=folder, fields=fields, clips=clips,
+                choice=choice)  # fmt: skip
+    connect_run(
+        page, page.inputs, [fields["seed"]], [page.clips, page.choice], prompt=fields["prompt"]
+    )
     _connect_settings(page, paste, apply)
 
 
 # ------------------------------------------------------------------------------ layout
 
 
-def _prompt_box(studio: Studio) -> gr.Textbox:
-    prompt = gr.Textbox(
-        label="Describe the music",
-        placeholder="Style, mood, instruments, tempo …",
-        lines=1,  # with one line Enter submits; the style sheet makes the box taller
-        max_lines=8,
-        elem_id="prompt",
-    )
-    with gr.Row(elem_id="examples"):
-        for text in studio.settings.examples:
-            chip = gr.Button(text, size="sm", elem_classes="chip")
-            chip.click(
-                None, outputs=prompt, js=f"() => {json.dumps(text)}", api_visibility="private"
-            )
-    return prompt
-
-
 def _settings(studio: Studio) -> dict[str, Any]:
     defaults = studio.settings
     stages = {stage.name: stage for stage in studio.stages()}
     fields: dict[str, Any] = {}
-    with gr.Row(elem_id="seed-row"):
-        fields["seed"] = gr.Textbox(
-            label="Seed", info=words.SEED, placeholder="drawn at random", max_lines=1,
-            elem_id="seed", min_width=120,
-        )  # fmt: skip
-        fields["lock"] = gr.Checkbox(label=words.LOCK, elem_id="lock", min_width=60)
+    fields |= seed_fields()
     fields["variations"] = gr.Slider(
         1, MAX_VARIATIONS, value=1, step=1, label="Variations", info=words.VARIATIONS
     )
@@ -123,14 +99,8 @@ def _settings(studio: Studio) -> dict[str, Any]:
     )  # fmt: skip
     if not all(stage.available for stage in stages.values()):
         gr.HTML(words.unavailable_stages(tuple(stages.values())), js_on_load=None)
-    fields["score"] = gr.Slider(
-        *SCORE_RANGE, value=defaults.score, step=0.1, label="Score s", elem_id="score",
-        **_score_state(default),
-    )  # fmt: skip
-    fields["guidance"] = gr.Slider(
-        *GUIDANCE_RANGE, value=defaults.guidance, step=0.1, label="Guidance w",
-        info=words.GUIDANCE, elem_id="guidance",
-    )  # fmt: skip
+    fields["score"] = score_slider(studio, default.takes_score)
+    fields["guidance"] = guidance_slider(studio)
     with gr.Accordion("More settings", open=False, elem_id="advanced"):
         fields |= _advanced(studio)
     return fields
@@ -154,10 +124,7 @@ def _best_of(studio: Studio) -> dict[str, Any]:
 def _advanced(studio: Studio) -> dict[str, Any]:
     defaults = studio.settings
     return {
-        "num_steps": gr.Slider(
-            *STEPS_RANGE, value=defaults.num_steps, step=1, label="Steps", info=words.STEPS,
-            elem_id="steps",
-        ),
+        "num_steps": steps_slider(studio),
         "negative_prompt": gr.Textbox(
             label="Negative prompt", info=words.NEGATIVE, value=defaults.negative_prompt,
             placeholder="empty", max_lines=4, elem_id="negative",
@@ -181,46 +148,7 @@ def _paste_box() -> tuple[gr.Textbox, gr.Button]:
         return box, gr.Button("Apply", size="sm", elem_id="apply")
 
 
-def _score_state(stage: StageInfo) -> dict[str, Any]:
-    return {
-        "interactive": stage.takes_score,
-        "info": words.SCORE if stage.takes_score else words.NO_SCORE,
-    }
-
-
 # ------------------------------------------------------------------------------ connections
-
-
-def _connect_run(page: Page) -> None:
-    fields = page.fields
-    fields["prompt"].submit(None, js=PRESS_GENERATE_JS, api_visibility="private")
-    state = [page.status, page.generate, page.cancel]
-    begin = page.generate.click(
-        page.begin,
-        inputs=page.inputs,
-        outputs=[page.run, fields["seed"], *state],
-        validator=page.check,
-        concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    streaming = begin.success(
-        page.stream,
-        inputs=page.run,
-        outputs=[page.clips, page.choice, *state],
-        concurrency_limit=1,
-        concurrency_id="model",
-        trigger_mode="multiple",  # a run cancelled while waiting leaves the line only at its turn
-        show_progress="minimal",
-        show_progress_on=page.status,
-        api_visibility="private",
-    )
-    streaming.failure(page.turned_away, outputs=state, queue=False, api_visibility="private")
-    page.cancel.click(None, js=words.stopping_script("status"), api_visibility="private")
-    page.cancel.click(
-        page.stop, inputs=page.run, outputs=state, queue=False, show_progress="hidden",
-        api_visibility="private",
-    )  # fmt: skip
 
 
 def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
@@ -237,16 +165,12 @@ def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Page:
+class Page(Controls):
     """The parts of the tab, and the handlers of its events."""
 
     studio: Studio
     folder: ClipFolder
     fields: dict[str, Any]
-    run: gr.State
-    generate: gr.Button
-    cancel: gr.Button
-    status: gr.HTML
     clips: gr.HTML
     choice: gr.HTML
 
@@ -255,20 +179,15 @@ class Page:
         return [self.fields[name] for name in FIELDS]
 
     def check(self, *values: Any) -> list[dict[str, Any]]:
-        """One mark per field, so that the page shows what is wrong where it is wrong."""
-        try:
-            read_order(self.studio, values)
-        except TtmprefError as error:
-            at_fault = field_at_fault(error, FIELDS) or "prompt"
-            return [gr.validate(name != at_fault, spoken(error)) for name in FIELDS]
-        return [gr.validate(True, "") for _ in FIELDS]
+        """Marks of the fields; see `ttmpref.ui.controls.marks`."""
+        return marks(lambda: read_order(self.studio, values), FIELDS)
 
     def begin(self, *values: Any) -> Updates:
         """Fix the request, show its seed, and say that the run waits its turn."""
         with translated():
             order = read_order(self.studio, values)
         request = order.request if isinstance(order, BestOf) else order
-        return self._state(words.waiting(), running=True) | {
+        return self.state(words.waiting(), running=True) | {
             self.run: Run(order),
             self.fields["seed"]: str(request.seed),
         }
@@ -276,7 +195,7 @@ class Page:
     def stream(self, run: Run[Order]) -> Iterator[Updates]:
         """Progress and cards as they come; closing this iterator stops the sampler."""
         if run.cancelled:
-            yield self._nothing()
+            yield self.nothing()
             return
         order = run.request
         cards: list[dict[str, str]] = []
@@ -294,7 +213,7 @@ class Page:
             end = _stopped(order) if run.cancelled else words.done(len(cards))
         except Exception as error:
             end = words.failed(spoken(error))
-        yield self._nothing() if run.dropped else self._state(end, running=False)
+        yield self.nothing() if run.dropped else self.state(end, running=False)
 
     def _events(self, order: Order) -> Iterator[Progress | Generation | Choice]:
         if isinstance(order, BestOf):
@@ -302,20 +221,14 @@ class Page:
         return self.studio.stream(order)
 
     def stop(self, run: Run[Order]) -> Updates:
-        """Cancel; a run that moves says itself when it has stopped."""
-        if run.cancel():
-            return self._nothing()
-        return self._state(_stopped(run.request), running=False)
-
-    def turned_away(self) -> Updates:
-        return self._state(words.failed(words.TURNED_AWAY), running=False)
+        return self.stop_run(run, _stopped(run.request))
 
     def show_stage(self, name: str) -> Updates:
         """Help and score slider of the chosen stage."""
         info = self._stage(name)
         return {
             self.fields["stage"]: gr.update(info=words.stage_info(info)),
-            self.fields["score"]: gr.update(**_score_state(info)),
+            self.fields["score"]: gr.update(**score_state(info.takes_score)),
         }
 
     def show_candidates(self, best_of: bool) -> Updates:
@@ -336,16 +249,6 @@ class Page:
         """Values of the whole form for pasted settings."""
         with translated():
             return field_values(parse_settings(self.studio, text))
-
-    def _nothing(self) -> Updates:
-        return {self.status: gr.skip()}  # an empty answer is refused
-
-    def _state(self, status: str, *, running: bool) -> Updates:
-        return {
-            self.status: status,
-            self.generate: gr.update(interactive=not running),
-            self.cancel: gr.update(interactive=running),
-        }
 
     def _stage(self, name: str) -> StageInfo:
         return next(stage for stage in self.studio.stages() if stage.name == name)
@@ -380,13 +283,3 @@ def worth(choice: Choice) -> str:
         f"{number(expected[0], 2)}. Reward to be expected of the best of n:"
     )
     return f'<div class="choice"><p>{text}</p>{expectation_plot(expected)}</div>'
-
-
-def paced(events: Iterator[Any]) -> Iterator[Any]:
-    """All results, and no more progress than a page can show: each update costs a message."""
-    next_update = 0.0
-    for event in events:
-        now = time.monotonic()
-        if not isinstance(event, Progress) or now >= next_update:
-            next_update = now + UPDATE_SECONDS
-            yield event

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from ttmpref.types import Generation, StageInfo
+from ttmpref.types import Clip, Generation, GenerationRequest, StageInfo
 from ttmpref.ui.clips import StoredClip
 from ttmpref.ui.plots import spectrogram_plot, time_axis, waveform_plot
 
@@ -38,8 +38,8 @@ def clip_card(generation: Generation, stored: StoredClip, stage: StageInfo, badg
         f'<article class="clip" data-id="{stored.token}" data-seconds="{seconds:.3f}" '
         f'data-settings="{settings}" aria-label="Clip with seed {request.seed}">'
         f'<audio preload="metadata" src="{file_address(stored.files["wav"])}"></audio>'
-        f"{_head(generation, stage, badge)}{_pictures(generation)}"
-        f"{_facts(generation)}{_actions(stored)}</article>"
+        f"{_head(generation, stage, badge)}{pictures(generation.clip, _seek(generation.clip))}"
+        f"{facts(generation)}{_actions(stored)}</article>"
     )
 
 
@@ -49,13 +49,15 @@ def file_address(path: Path) -> str:
 
 
 def _head(generation: Generation, stage: StageInfo, badge: str) -> str:
-    prompt = escape(generation.request.prompt)
+    request = generation.request
+    prompt = escape(request.prompt)
+    words = [f"Seed {request.seed}", stage.title, *setting_words(request, stage)]
     mark = f'<span class="badge">{escape(badge)}</span>' if badge else ""
     return (
         '<header class="clip-head">'
         f'<button type="button" class="play" data-play aria-label="Play">{PLAY_ICON}</button>'
         f'<div class="clip-title"><h3 title="{prompt}">{prompt}</h3>'
-        f"<p>{escape(' · '.join(_setting_words(generation, stage)))}</p></div>{mark}"
+        f"<p>{escape(' · '.join(words))}</p></div>{mark}"
         '<span class="clip-time"><span data-now>0:00</span><span class="total"> / '
         f"{clock(generation.clip.seconds)}</span></span>"
         '<button type="button" class="remove" data-remove title="Remove from the page" '
@@ -63,11 +65,9 @@ def _head(generation: Generation, stage: StageInfo, badge: str) -> str:
     )
 
 
-def _setting_words(generation: Generation, stage: StageInfo) -> Sequence[str]:
-    request = generation.request
-    words = [f"Seed {request.seed}", stage.title]
-    if stage.takes_score:
-        words.append(f"score {request.score:g}")
+def setting_words(request: GenerationRequest, stage: StageInfo) -> Sequence[str]:
+    """How a clip was sampled, beside its seed and stage."""
+    words = [f"score {request.score:g}"] if stage.takes_score else []
     words += [f"guidance {request.guidance:g}", f"{request.num_steps} steps"]
     if request.solver != "euler":
         words.append(f"{request.solver} solver")
@@ -78,53 +78,69 @@ def _setting_words(generation: Generation, stage: StageInfo) -> Sequence[str]:
     return words
 
 
-def _pictures(generation: Generation) -> str:
-    clip = generation.clip
+def pictures(clip: Clip, over: str = "") -> str:
+    """Waveform and spectrogram above one time axis; a playhead and more may lie over them."""
     return (
         '<div class="pictures">'
         f"{waveform_plot(clip)}{spectrogram_plot(clip)}"
-        '<div class="over"><div class="playhead"></div>'
-        f'<input type="range" class="seek" data-seek min="0" max="{clip.seconds:.3f}" step="0.01" '
-        f'value="0" aria-label="Position in the clip" aria-valuetext="0:00"></div>'
+        f'<div class="over"><div class="playhead"></div>{over}</div>'
         f"</div>{time_axis(clip.seconds)}"
     )
 
 
-def _facts(generation: Generation) -> str:
+def _seek(clip: Clip) -> str:
+    return (
+        f'<input type="range" class="seek" data-seek min="0" max="{clip.seconds:.3f}" step="0.01" '
+        'value="0" aria-label="Position in the clip" aria-valuetext="0:00">'
+    )
+
+
+def facts(generation: Generation, interval: tuple[float, float] | None = None) -> str:
+    """Measurements of a clip.
+
+    Args:
+        interval: 95 % range of its reward, where one is known.
+    """
     scores = generation.scores
-    facts = [
+    known = [
         ("Loudness", _measured(scores.lufs, "LUFS"), "Integrated loudness, ITU-R BS.1770"),
         ("True peak", _measured(scores.true_peak_db, "dBTP"), "Highest level between samples"),
-        ("Made in", f"{generation.seconds_taken:.1f} s", "Time from pressing Generate"),
+        ("Made in", f"{generation.seconds_taken:.1f} s", "Time from pressing the button"),
     ]
     if scores.clap_score is not None:
         match = number(scores.clap_score, 2)
-        facts.append(("Fits the words", match, "CLAP similarity of prompt and clip, -1 to 1"))
+        known.append(("Fits the words", match, "CLAP similarity of prompt and clip, -1 to 1"))
     if scores.reward is not None:
         liked = number(scores.reward, 2)
-        facts.append(("Reward", liked, "Predicted listener preference; higher is better"))
+        if interval is not None:
+            liked += f" ({number(interval[0], 2)} to {number(interval[1], 2)})"
+        known.append(("Reward", liked, "Predicted listener preference; higher is better"))
     items = (
         f'<div title="{escape(hint)}"><dt>{name}</dt><dd>{value}</dd></div>'
-        for name, value, hint in facts
+        for name, value, hint in known
     )
     return f'<dl class="facts">{"".join(items)}</dl>'
 
 
 def _actions(stored: StoredClip) -> str:
+    return (
+        f'<footer class="clip-actions">{download_links(stored)}<div class="group">'
+        '<button type="button" class="mini" data-copy>Copy settings</button>'
+        '<button type="button" class="mini" data-use-seed>Use this seed</button>'
+        '<button type="button" class="mini" data-use-all>Use all settings</button>'
+        "</div></footer>"
+    )
+
+
+def download_links(stored: StoredClip) -> str:
+    """Links to all files of a clip."""
     links = "".join(
         f'<a class="mini" href="{file_address(stored.files[kind])}" '
         f'download="{escape(stored.files[kind].name)}" title="{hint}" '
         f'aria-label="Download {name}, {hint}">{name}</a>'
         for kind, name, hint in DOWNLOADS
     )
-    return (
-        f'<footer class="clip-actions"><div class="group"><span class="lead">Download</span>{links}'
-        '</div><div class="group">'
-        '<button type="button" class="mini" data-copy>Copy settings</button>'
-        '<button type="button" class="mini" data-use-seed>Use this seed</button>'
-        '<button type="button" class="mini" data-use-all>Use all settings</button>'
-        "</div></footer>"
-    )
+    return f'<div class="group"><span class="lead">Download</span>{links}</div>'
 
 
 def _measured(value: float | None, unit: str) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ttmpref.metrics import chance_preferred
 from ttmpref.types import RewardScore
+from ttmpref.ui.figures import COLOURS, empty_figure, intervals
 from ttmpref.ui.player import clock, number
-from ttmpref.ui.theme import PAPER, TEAL
+from ttmpref.ui.theme import PAPER
 from ttmpref.ui.words import REWARD_SCALE
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
 MOST_COMPARED = 8  # files in the table of comparisons
 CLOSE = (0.45, 0.55)  # chances between which two clips are as good as equal
-COLOURS = (TEAL.c500, "#c8811f", "#7a5ea8", "#b3452f", "#4a7fb5", PAPER.c500, "#5d8a34", "#a8487f")
-FIGURE_HEIGHT = 320
 MIME = {"csv": "text/csv", "json": "application/json"}
 
 
@@ -175,19 +175,18 @@ def distribution_figure(
     scored = [result for result in results if result.score is not None]
     if collections is None or not scored:
         return None
-    figure = _figure("Reward", "Share of the collection below, %")
+    figure = empty_figure("Reward", "Share of the collection below, %")
     for name, grid in collections.grids.items():
         figure.add_scatter(
             x=grid, y=np.linspace(0, 100, len(grid)), mode="lines", name=name,
             line={"color": PAPER.c400, "width": 2}, hoverinfo="name+x+y",
         )  # fmt: skip
-    for result, colour in zip(scored, _colours(len(scored)), strict=True):
+    for result, colour in zip(scored, cycle(COLOURS), strict=False):
         score = result.score
-        low, high = score.interval or (score.reward, score.reward)
-        error = {"array": [high - score.reward], "arrayminus": [score.reward - low], "width": 5}
         figure.add_scatter(
             x=[score.reward] * len(score.percentiles), y=list(score.percentiles.values()),
-            mode="markers", name=escape(result.entry.id), error_x=error,
+            mode="markers", name=escape(result.entry.id),
+            error_x=intervals([score.reward], [score.interval]),
             marker={"color": colour, "size": 11},
         )  # fmt: skip
     return figure
@@ -198,8 +197,8 @@ def timeline_figure(results: Sequence[FileScore]) -> go.Figure | None:
     long = [result for result in results if result.score is not None and result.score.timeline]
     if not long:
         return None
-    figure = _figure("Seconds", "Reward of the window")
-    for result, colour in zip(long, _colours(len(long)), strict=True):
+    figure = empty_figure("Seconds", "Reward of the window")
+    for result, colour in zip(long, cycle(COLOURS), strict=False):
         windows = result.score.timeline
         figure.add_scatter(
             x=[(window.start + window.end) / 2 for window in windows],
@@ -209,27 +208,3 @@ def timeline_figure(results: Sequence[FileScore]) -> go.Figure | None:
             hovertemplate="%{customdata}: %{y:+.2f}",
         )  # fmt: skip
     return figure
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
-
-
-def _figure(x: str, y: str) -> go.Figure:
-    """An empty figure whose greys can be read on light and on dark pages."""
-    import plotly.graph_objects as go
-
-    axis = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)"}
-    return go.Figure(
-        layout={
-            "height": FIGURE_HEIGHT,
-            "margin": {"l": 56, "r": 12, "t": 76, "b": 48},  # the plot's label lies in a corner
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"color": "#7d8783"},
-            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02},
-            "xaxis": {"title": {"text": x}, **axis},
-            "yaxis": {"title": {"text": y}, **axis},
-            "showlegend": True,
-        }
-    )

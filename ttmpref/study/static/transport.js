@@ -1,7 +1,7 @@
-// Two clips, one transport. Both clips always run together, started at the same instant of the
+// Several clips, one transport. All clips always run together, started at the same instant of the
 // audio clock, and switching only moves the volume from one to the other: whatever second is heard
-// of A, the same second of B follows, without a gap and without a click.
-// Specification of listening studies, section 6.4.
+// of A, the same second of B follows, without a gap and without a click. Clips may join while others
+// play. Used by listening studies (specification, section 6.4) and by the app's Stages tab.
 
 export const FADE_SECONDS = 0.010; // equal-power crossfade
 const LEAD_SECONDS = 0.020; // scheduled a little ahead, so that both clips are ready to start
@@ -11,26 +11,47 @@ const FALL = RISE.slice().reverse();
 
 export class Transport {
   #context;
-  #buffers;
-  #voices = null; // per side: {source, gain}, while playing
+  #clips = {}; // per side: {buffer, level}
+  #voices = null; // per side: {source, level, gain}, while playing
   #offset = 0; // place within the clip when playing began, or where it stopped
   #startedAt = 0; // on the audio clock
   #fadedAt = 0; // until then a fade is under way, and none may begin
 
   /**
-   * @param context any BaseAudioContext; `buffers` {A, B} of equal length; `onended` is called when
-   *     a clip that does not loop has been played to its end.
+   * @param context any BaseAudioContext; `buffers` clips of equal length by their sides, of which
+   *     the first in the alphabet is heard first; `onended` is called when a clip that does not
+   *     loop has been played to its end.
    */
   constructor(context, buffers, onended = () => {}) {
     this.#context = context;
-    this.#buffers = buffers;
     this.onended = onended;
-    this.side = "A";
+    this.side = null;
     this.loop = true;
+    for (const side of Object.keys(buffers).sort()) this.add(side, buffers[side]);
+  }
+
+  /** One more clip; it joins in where the others are. */
+  add(side, buffer) {
+    this.#clips[side] = { buffer, level: 1 };
+    this.side ??= side;
+    if (!this.playing) return;
+    const at = this.#context.currentTime + LEAD_SECONDS;
+    const place = (this.position + LEAD_SECONDS) % this.duration;
+    this.#voices[side] = this.#voice(side, at, place);
+  }
+
+  /** Play a clip louder or softer than it is: `level` times its samples. */
+  setLevel(side, level) {
+    this.#clips[side].level = level;
+    this.#voices?.[side].level.gain.setValueAtTime(level, this.#context.currentTime);
   }
 
   get duration() {
-    return this.#buffers.A.duration;
+    return this.#clips[this.#first].buffer.duration;
+  }
+
+  get #first() {
+    return Object.keys(this.#clips)[0];
   }
 
   get playing() {
@@ -47,7 +68,8 @@ export class Transport {
   play() {
     if (this.playing) return;
     const at = Math.max(this.#context.currentTime + LEAD_SECONDS, this.#fadedAt);
-    this.#voices = { A: this.#voice("A", at), B: this.#voice("B", at) };
+    this.#voices = Object.fromEntries(Object.keys(this.#clips)
+      .map((side) => [side, this.#voice(side, at, this.#offset)]));
     this.#startedAt = at;
     this.#fade(this.side, RISE, at);
   }
@@ -65,7 +87,7 @@ export class Transport {
     }
   }
 
-  /** Let the other clip be heard, at the same place. */
+  /** Let another clip be heard, at the same place. */
   select(side) {
     if (side === this.side) return;
     if (this.playing) {
@@ -88,15 +110,16 @@ export class Transport {
     for (const { source } of Object.values(this.#voices ?? {})) source.loop = loop;
   }
 
-  #voice(side, at) {
+  #voice(side, at, place) {
+    const clip = this.#clips[side];
     const gain = new GainNode(this.#context, { gain: 0 });
-    gain.connect(this.#context.destination);
+    const level = new GainNode(this.#context, { gain: clip.level });
     const source = new AudioBufferSourceNode(this.#context,
-      { buffer: this.#buffers[side], loop: this.loop });
-    source.connect(gain);
-    source.start(at, this.#offset);
-    if (side === "A") source.onended = () => this.#end();
-    return { source, gain };
+      { buffer: clip.buffer, loop: this.loop });
+    source.connect(level).connect(gain).connect(this.#context.destination);
+    source.start(at, place);
+    if (side === this.#first) source.onended = () => this.#end();
+    return { source, level, gain };
   }
 
   #fade(side, curve, at) {

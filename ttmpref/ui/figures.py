@@ -1,0 +1,82 @@
+"""Plotly figures in the app's look: distinct colours, greys for light and for dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from ttmpref.ui.theme import PAPER, TEAL
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from ttmpref.series import Made
+
+COLOURS = (TEAL.c500, "#c8811f", "#7a5ea8", "#b3452f", "#4a7fb5", PAPER.c500, "#5d8a34", "#a8487f")
+FIGURE_HEIGHT = 320
+AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)"}
+LOOK: dict[str, Any] = {
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": "#7d8783"},
+}
+NAME_WIDTH = 16  # characters of a name under an axis, before it is broken
+
+
+def empty_figure(x: str, y: str) -> go.Figure:
+    """A figure with titled axes and nothing on it yet."""
+    import plotly.graph_objects as go
+
+    return go.Figure(
+        layout={
+            "height": FIGURE_HEIGHT,
+            "margin": {"l": 56, "r": 12, "t": 76, "b": 48},  # the plot's label lies in a corner
+            **LOOK,
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02},
+            "xaxis": {"title": {"text": x}, **AXIS},
+            "yaxis": {"title": {"text": y}, **AXIS},
+            "showlegend": True,
+        }
+    )
+
+
+def climb_figure(names: Sequence[str], made: Sequence[Made]) -> go.Figure:
+    """Reward with its 95 % range and, on an axis of its own, CLAP score from stage to stage.
+
+    Args:
+        names: of the clips.
+        made: finished clips in the same order.
+    """
+    figure = empty_figure("", "Reward")
+    places = list(range(len(names)))
+    ticks = ["<br>".join(wrap(name, NAME_WIDTH)) for name in names]
+    rewards = [one.generation.scores.reward for one in made]
+    if None not in rewards:
+        ranges = [one.reward.interval for one in made]
+        figure.add_scatter(
+            x=places, y=rewards, mode="lines+markers", name="Reward, with its 95 % range",
+            error_y=intervals(rewards, ranges), line={"color": COLOURS[0]}, marker={"size": 9},
+        )  # fmt: skip
+    figure.add_scatter(
+        x=places, y=[one.generation.scores.clap_score for one in made], mode="lines+markers",
+        name="CLAP score (right)", yaxis="y2", line={"color": COLOURS[1], "dash": "dot"},
+    )  # fmt: skip
+    return figure.update_layout(
+        xaxis={"tickvals": places, "ticktext": ticks},
+        yaxis2={"title": {"text": "CLAP score"}, "overlaying": "y", "side": "right",
+                "showgrid": False},
+        margin={"r": 60},
+    )  # fmt: skip
+
+
+def intervals(
+    rewards: Sequence[float], ranges: Sequence[tuple[float, float] | None]
+) -> dict[str, Any]:
+    """Error bars that reach from the lower to the upper end of each range; none for None."""
+    pairs = [(value, ends or (value, value)) for value, ends in zip(rewards, ranges, strict=True)]
+    return {
+        "array": [high - value for value, (_, high) in pairs],
+        "arrayminus": [value - low for value, (low, _) in pairs],
+        "width": 5,
+    }
