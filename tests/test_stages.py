@@ -1,207 +1,294 @@
-"""The Stages tab without a browser: what is asked for, what stays covered, what is kept."""
+"""The stages of the preference chain: losses in closed form, mixtures, the whole chain small."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import logging
-import zipfile
+import math
+import shutil
 from pathlib import Path
 
-import gradio as gr
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from tests.stage_preset import build_stage_preset
-from tests.test_app import Marks
-from ttmpref.studio import Studio
-from ttmpref.types import InvalidRequest, Progress, TtmprefError
-from ttmpref.ui import clips, evidence, figures, stages
-from ttmpref.ui.run import Run
+from tests.conftest import build_tiny_preset
+from tests.prepared import RECIPE, order_of, prepared, write_tracks
+from tests.scoring import build_scoring_preset
+from training.chain import chain
+from training.crpo import CRPOJob, NFTJob, Pairs, best_and_worst
+from training.data import Corpus
+from training.flow_matching import WHOLE, Captions, FlowMatchingJob
+from training.loop import draws
+from training.recipe import (
+    BackboneRecipe,
+    CRPORecipe,
+    ExpertRecipe,
+    ListenersRecipe,
+    NFTRecipe,
+    SFTRecipe,
+    load_recipe,
+)
+from training.sampling import Judged
+from training.scored import PAPER_MEAN, PAPER_STD, Mixture, ScoredSplit, ScoreScale
+from training.sources import source_of
+from training.stages import best_of, stage_backbone, weights_path
+from training.workplace import Workplace
+from ttmpref import assets
+from ttmpref.config import Preset, load_preset
+from ttmpref.models.fluxaudio import FluxAudio
+from ttmpref.types import DamagedWeights, InvalidRequest
 
-TITLES = ["Baseline", "Scored", "Expert iteration", "Cross-loaded (v1 weights, v2 head)"]
-ROWS = ("scored", "expert", "crossload")
+STEP = {"steps": 4, "batch": 3, "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="module")
-def studio(scoring_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    preset = build_stage_preset(tmp_path_factory.mktemp("stages"), scoring_preset)
-    return Studio.open(str(preset), "cpu")
+def preset_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_preset(tmp_path_factory.mktemp("preset"))
 
 
-def a_page(studio: Studio) -> stages.Page:
-    with gr.Blocks(analytics_enabled=False):
-        controls = (gr.State(), gr.Button(), gr.Button(), gr.HTML())
-        parts = (gr.HTML(), gr.Button(), gr.Plot(), gr.HTML())
-        fields = {name: gr.Textbox() for name in stages.FIELDS}
-        rows = {name: gr.CheckboxGroup() for name in ROWS}
-        return stages.Page(*controls, studio, clips.ClipFolder(), fields, rows, *parts)
+@pytest.fixture(scope="module")
+def tiny(preset_path: Path) -> Preset:
+    return load_preset(str(preset_path))
 
 
-def filled(*heads: list[str], blind: bool = False, **changes: object) -> list[object]:
-    form = {
-        "prompt": "calm piano", "seed": "7", "lock": True, "score": 2.0, "guidance": 3.0,
-        "num_steps": 2.0, "blind": blind,
-    } | changes  # fmt: skip
-    return [*form.values(), *(heads or ([], [], []))]
+@pytest.fixture
+def backbone(tiny: Preset) -> FluxAudio:
+    network = FluxAudio(tiny.backbone, "global_adaln")
+    network.load_state_dict(load_file(tiny.stage("scored").weights))
+    return network
 
 
-def run_of(page: stages.Page, values: list[object]) -> tuple[Run, list[dict]]:
-    """The run that a form begins, and everything that the page is told."""
-    run = page.begin(*values)[page.run]
-    return run, list(page.stream(run))
+@pytest.fixture
+def pairs() -> Pairs:
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randn(2, 6, 31, 4, generator=generator).half().numpy()
+    text, pooled = torch.randn(6, 12, 16, generator=generator), torch.randn(6, 8)
+    return Pairs(*clips, text, pooled, score=2.0)
 
 
-def names(page: stages.Page, update: dict) -> list[str]:
-    return [clip["name"] for clip in update[page.desk]["clips"]]
+def crpo_job(backbone: FluxAudio, pairs: Pairs, **changes: float) -> CRPOJob:
+    return CRPOJob("crpo", CRPORecipe(**STEP, prompts=6, **changes), backbone, (pairs, pairs))
 
 
-def test_all_stages_share_prompt_and_seed_and_other_heads_follow_their_stage(
-    studio: Studio,
+def test_the_first_preference_term_is_log_two(backbone: FluxAudio, pairs: Pairs) -> None:
+    preference, error = crpo_job(backbone, pairs).preference_and_error(False, draws(0, "x", 0))
+    assert preference.shape == (3,) and (error > 0).all()
+    assert preference.detach().numpy() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_crpo_learns_to_prefer_the_winner(backbone: FluxAudio, pairs: Pairs) -> None:
+    job = crpo_job(backbone, pairs, flow_weight=0.0, beta=0.1)
+    job.optimizer.param_groups[0]["lr"] = 1e-4
+    for step in range(40):
+        job.train_step(step)
+    seen = [job.preference_and_error(False, draws(0, "crpo", step))[0] for step in range(40)]
+    assert torch.cat(seen).mean().item() < math.log(2)
+
+
+def test_crpo_without_preference_is_flow_matching_of_the_winners(
+    backbone: FluxAudio, pairs: Pairs
 ) -> None:
-    tasks, blind = stages.read_comparison(studio, filled([], ["input_add"], []), ROWS)
-    assert [(task.request.stage, task.head) for task in tasks] == [
-        ("baseline", None), ("scored", None), ("expert", None), ("expert", "input_add"),
-        ("crossload", None),
-    ]  # fmt: skip
-    assert {task.request.seed for task in tasks} == {7} and not blind
-    assert {task.request.prompt for task in tasks} == {"calm piano"}
+    """A policy that is the reference has a constant preference term, so the rest is lambda mse."""
+    once, twice = (
+        crpo_job(backbone, pairs, flow_weight=weight).loss(False, draws(0, "z", 0), 0.0).item()
+        for weight in (1.0, 3.0)
+    )
+    error = (twice - once) / 2
+    assert once == pytest.approx(math.log(2) + error, abs=1e-5)
 
 
-def test_too_many_clips_are_refused_with_the_limit(studio: Studio) -> None:
-    four = ["input_add", "audio_prepend", "latent_adaln", "text_prepend"]
-    with pytest.raises(InvalidRequest, match="^16 clips were asked for; at most 12"):
-        stages.read_comparison(studio, filled(four, four, four), ROWS)
+def test_the_negative_aware_loss_mirrors_the_loser(backbone: FluxAudio, pairs: Pairs) -> None:
+    """At first both mixtures are the old velocity; a step from it moves them opposite ways."""
+    recipe = NFTRecipe(**STEP, prompts=6, nft_beta=0.2)
+    job = NFTJob("nft", recipe, backbone, (pairs, pairs))
+    policy, reference, target = job._velocities(False, draws(0, "n", 0), 0.0, WHOLE)
+    assert torch.equal(policy, reference)
+    assert job.loss(False, draws(0, "n", 0), 0.0).item() == pytest.approx(
+        (reference - target).square().mean().item(), rel=1e-5
+    )
+    with torch.no_grad():
+        for parameter in job.backbone.score_embed.parameters():
+            parameter += 0.1
+    policy, reference, target = job._velocities(False, draws(0, "n", 0), 0.0, WHOLE)
+    mixtures = reference + 0.2 * (policy - reference), reference - 0.2 * (policy - reference)
+    expected = (mixtures[0][:3] - target[:3]).square() + (mixtures[1][3:] - target[3:]).square()
+    assert job.loss(False, draws(0, "n", 0), 0.0).item() == pytest.approx(
+        0.5 * expected.mean().item(), rel=1e-5
+    )
 
 
-def test_clips_come_one_by_one_and_stay_in_the_order_of_the_preset(studio: Studio) -> None:
-    page = a_page(studio)
-    run, updates = run_of(page, filled())
-    shown = [names(page, update) for update in updates if page.desk in update]
-    assert shown[0] == [] and shown[1] == TITLES[:1] and shown[-1] == TITLES
-    assert "4 clips ready" in updates[-1][page.status]
-    html = [clip["html"] for clip in updates[-1][page.desk]["clips"]]
-    assert all(Marks(one).open == [] and "<dt>Reward</dt>" in one for one in html)
-    assert updates[-1][page.climb]["visible"] is True
-    assert "stages.zip" in updates[-1][page.archive]
+def test_pairs_are_the_best_and_the_worst_of_each_prompt() -> None:
+    better, worse = best_and_worst(np.array([[0.1, 0.3, 0.2], [0.9, 0.8, 0.7]]))
+    assert better.tolist() == [1, 3] and worse.tolist() == [0, 5]
 
 
-def test_blind_clips_say_nothing_before_they_are_uncovered(studio: Studio) -> None:
-    page = a_page(studio)
-    run, updates = run_of(page, filled(blind=True))
-    for update in updates:
-        told = json.dumps(update.get(page.desk, {}))
-        assert not any(word in told for word in (*TITLES, "expert", "scored", "Reward"))
-        assert update.get(page.archive, "") == ""
-    assert names(page, updates[-1]) == ["Clip A", "Clip B", "Clip C", "Clip D"]
-    before = {clip["id"]: clip["source"] for clip in updates[-1][page.desk]["clips"]}
-    opened = page.uncover(run)
-    assert names(page, opened) == TITLES
-    assert {clip["id"]: clip["source"] for clip in opened[page.desk]["clips"]} == before
-    assert opened[page.reveal]["visible"] is False and "stages.zip" in opened[page.archive]
+def test_experts_are_the_best_by_both_measures_alike() -> None:
+    rewards, clap = np.array([0.0, 10.0, 20.0, 30.0]), np.array([0.3, 0.1, 0.2, 0.0])
+    judged = Judged(np.zeros((4, 1, 1)), rewards, clap)
+    standard = sum((x - x.mean()) / x.std() for x in (rewards, clap))
+    assert best_of(judged, 2).tolist() == np.argsort(-standard, kind="stable")[:2].tolist()
 
 
-def test_blind_orders_differ(studio: Studio) -> None:
-    page = a_page(studio)
-    orders = set()
-    for _ in range(20):
-        series = page.begin(*filled(blind=True))[page.run].request.series
-        orders.add(tuple(task.request.stage for task in series.tasks))
-    assert len(orders) > 1  # twenty equal ones of 24: once in 10**26
+def test_scores_have_the_papers_mean_and_spread() -> None:
+    rewards = np.random.default_rng(0).normal(-3.0, 7.0, 1000)
+    scale = ScoreScale.of(rewards)
+    scores = scale.score(rewards)
+    assert scores.mean() == pytest.approx(PAPER_MEAN, abs=1e-5)
+    assert scores.std() == pytest.approx(PAPER_STD, abs=1e-5)
 
 
-def test_a_stage_that_fails_is_said_on_its_card_and_the_others_are_made(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+def split_of(value: float, size: int) -> ScoredSplit:
+    captions = Captions(np.zeros((1, 2, 3)), np.zeros((1, 4)), np.array([0, 1]))
+    latents = np.full((size, 2, 5, 2), value, dtype=np.float16)
+    return ScoredSplit(latents, np.zeros(size, int), np.full(size, value, "f"), captions)
+
+
+def test_a_mixture_draws_its_parts_by_their_weights() -> None:
+    mixture = Mixture((split_of(1.0, 7), split_of(2.0, 3)), (30, 10))
+    batch = mixture.batch(4000, draws(0, "mixture", 0))
+    assert torch.equal(batch.score, batch.mean[:, 0, 0])
+    assert (batch.score == 2.0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_scores_are_nulled_and_texts_are_nulled_each_by_itself(tiny: Preset) -> None:
+    """With both probabilities one, the loss cannot depend on scores or captions."""
+    backbone = FluxAudio(tiny.backbone, "input_add")
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    backbone.latent_std.data.fill_(1.0)
+    rng = np.random.default_rng(1)
+    latents = rng.random((6, 2, 31, 4)).astype(np.float16)
+
+    def loss(seed: int, **nulls: float) -> float:
+        other = np.random.default_rng(seed)
+        captions = Captions(other.random((6, 12, 16)), other.random((6, 8)), np.arange(7))
+        split = ScoredSplit(latents, np.arange(6), other.random(6).astype("f"), captions)
+        recipe = BackboneRecipe(**STEP, **nulls)
+        job = FlowMatchingJob("x", recipe, backbone, (split, split))
+        return job.loss(False, draws(0, "x", 0), 0.0).item()
+
+    assert loss(2, null_text=1.0, null_score=1.0) == loss(3, null_text=1.0, null_score=1.0)
+    assert loss(2, null_text=1.0, null_score=0.0) != loss(3, null_text=1.0, null_score=0.0)
+    assert loss(2, null_text=0.0, null_score=1.0) != loss(3, null_text=0.0, null_score=1.0)
+
+
+def place_of(preset_path: Path, folder: Path) -> Workplace:
+    recipe = load_recipe("demo").model_copy(update={"preset": str(preset_path)})
+    return Workplace(recipe, folder / "data", folder / "runs", preset_path.parent)
+
+
+def test_a_stage_begins_as_its_parent(preset_path: Path, tiny: Preset, tmp_path: Path) -> None:
+    """An additive head that knows nothing yet leaves the baseline's velocity alone."""
+    place = place_of(preset_path, tmp_path)
+    plain, scored = (stage_backbone(place, "baseline", head) for head in ("none", "global_adaln"))
+    latents, t = torch.randn(2, 31, 4), torch.rand(2)
+    text, pooled = torch.randn(2, 12, 16), torch.randn(2, 8)
+    with torch.no_grad():
+        same = plain(latents, t, text, pooled)
+        assert torch.allclose(scored(latents, t, text, pooled, torch.ones(2)), same, atol=1e-6)
+    assert set(scored.state_dict()) == set(
+        stage_backbone(place, "scored", "input_add").state_dict()
+    )
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_weights_that_do_not_fit_are_refused(
+    change: str, tmp_path: Path, preset_path: Path
 ) -> None:
-    whole = Studio._generator
-
-    def damaged(self: Studio, name: str, head: str | None = None) -> object:
-        if name == "expert":
-            raise TtmprefError("the weights <b>do not fit</b>")
-        return whole(self, name, head)
-
-    monkeypatch.setattr(Studio, "_generator", damaged)
-    page = a_page(studio)
-    _, updates = run_of(page, filled())
-    cards = updates[-1][page.desk]["clips"]
-    assert [card["source"] is None for card in cards] == [False, False, True, False]
-    assert "The weights &lt;b&gt;do not fit&lt;/b&gt;." in cards[2]["html"]
-    assert "3 clips ready" in updates[-1][page.status]
+    path = build_tiny_preset(tmp_path)
+    weights = load_file(tmp_path / "scored.safetensors")
+    if change == "missing":
+        del weights["score_embed.frequencies"]
+    else:
+        weights["more"] = torch.zeros(1)
+    save_file(weights, tmp_path / "scored.safetensors")
+    with pytest.raises(DamagedWeights, match="does not fit head"):
+        stage_backbone(place_of(path, tmp_path), "scored", "input_add")
 
 
-def test_the_archive_holds_sound_settings_and_a_table(studio: Studio) -> None:
-    page = a_page(studio)
-    _, updates = run_of(page, filled([], ["input_add"], []))
-    assert updates[-1][page.archive].count("<a ") == 1
-    (path,) = page.folder.path.glob("clips/*/stages.zip")
-    with zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is None
-        inside = sorted(archive.namelist())
-        stem = "04-expert-under-input_add_calm-piano_seed-7"
-        sidecar = json.loads(archive.read(f"{stem}.json"))
-    assert len(inside) == 11 and f"{stem}.wav" in inside and "clips.csv" in inside
-    assert sidecar["provenance"]["head"] == "input_add"
-    assert sidecar["scores"]["reward"] is not None
+def whole_chain(root: Path, corpora: tuple[Corpus, Corpus]) -> Workplace:
+    """A tiny preset with the chain's stages and a reward, its corpus, and a recipe of few steps."""
+    scoring = build_scoring_preset(root, build_tiny_preset(root))
+    stages = "".join(
+        f'  - {{name: {name}, title: {name}, head: {head}, weights: "{root}/{file}.safetensors"}}\n'
+        for name, head, file in (
+            ("sft", "global_adaln", "sft"),
+            ("expert", "global_adaln", "expert"),
+            ("crossload", "input_add", "expert"),
+            ("crpo", "input_add", "crpo"),
+        )
+    )
+    scoring.write_text(scoring.read_text().replace("sampling:", stages + "sampling:"))
+    sampled = STEP | {"sample_guidance": 2.0}
+    recipe = load_recipe("demo").model_copy(
+        update={
+            "preset": str(scoring),
+            "listeners": ListenersRecipe(seconds=0.3),
+            "sft": SFTRecipe(**STEP),
+            "expert": ExpertRecipe(
+                **sampled, candidates=4, keep=2, polish_steps=2, polish_learning_rate=1e-4
+            ),
+            "crpo": CRPORecipe(**sampled, prompts=3, clips_per_prompt=2, held_out=0.4),
+            "nft": NFTRecipe(**sampled, prompts=3, clips_per_prompt=2, held_out=0.4),
+        }
+    )
+    place = Workplace(recipe, root / "data", root / "runs", root)
+    shutil.copytree(corpora[0].folder, place.corpus_folder)
+    return place
 
 
-def test_the_climb_draws_reward_with_its_range_and_clap(studio: Studio) -> None:
-    page = a_page(studio)
-    run, _ = run_of(page, filled())
-    made = run.request.series.finished
-    figure = figures.climb_figure(TITLES, made)
-    reward, clap = figure.data
-    assert list(reward.y) == [one.reward.reward for one in made]
-    ends = [y - down for y, down in zip(reward.y, reward.error_y.arrayminus, strict=True)]
-    assert ends == pytest.approx([one.reward.interval[0] for one in made])
-    assert list(clap.y) == [one.generation.scores.clap_score for one in made]
-
-
-def test_a_cancelled_comparison_keeps_what_was_finished(studio: Studio) -> None:
-    page = a_page(studio)
-    run = page.begin(*filled(num_steps=50.0))[page.run]
-    updates = page.stream(run)
-    for update in updates:
-        if page.desk in update and update[page.desk]["clips"]:
-            page.stop(run)
-            break
-    rest = list(updates)
-    assert names(page, rest[-1]) == TITLES[:1]
-    assert "Stopped." in rest[-1][page.status]
-    assert "stages.zip" in rest[-1][page.archive]
-
-
-def test_progress_says_which_clip_of_how_many(studio: Studio) -> None:
-    tasks, _ = stages.read_comparison(studio, filled(), ROWS)
-    said = [tick.activity for tick in studio.series(tasks) if isinstance(tick, Progress)]
-    assert said[0].startswith("clip 1 of 4") and said[-1].startswith("clip 4 of 4")
-
-
-# ------------------------------------------------------------------------------ evidence
-
-
-def texts(component: type, app: gr.Blocks) -> list[str]:
-    return [str(block.value) for block in app.blocks.values() if isinstance(block, component)]
-
-
-def test_without_tables_the_evidence_page_says_how_to_make_them() -> None:
-    with gr.Blocks(analytics_enabled=False) as app:
-        evidence.build_evidence("no-such-preset")
-    (said,) = texts(gr.HTML, app)
-    assert "python -m ttmpref tables" in said
-
-
-def test_tables_and_figures_are_shown_as_they_were_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_chain_trains_every_stage_on_its_parent(
+    corpora: tuple[Corpus, Corpus], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("TTMPREF_ASSETS", str(tmp_path))
-    folder = evidence.tables_folder("tiny")
-    folder.mkdir(parents=True)
-    table = "## Table II\n\n| stage | FAD | paper FAD |\n| --- | --- | --- |\n| sft | 0.1 | 0.2 |\n"
-    (folder / "table2.md").write_text(table)
-    drawn = {"data": [{"type": "scatter", "x": [1, 2], "y": [3, 4]}], "layout": {}}
-    (folder / "table2.plotly.json").write_text(json.dumps(drawn))
-    (folder / "table3.md").write_text("## Table III\n")
-    (folder / "table3.plotly.json").write_text("{broken")
-    with gr.Blocks(analytics_enabled=False) as app, caplog.at_level(logging.WARNING):
-        evidence.build_evidence("tiny")
-    assert texts(gr.Markdown, app) == [table.strip(), "## Table III"]
-    assert len(texts(gr.Plot, app)) == 1
-    assert "table3.plotly.json is not a plotly figure" in caplog.text
+    place = whole_chain(tmp_path, corpora)
+    chain(place, ("takes", "sft", "expert", "crossload", "crpo", "nft"))
+    records = {
+        name: json.loads((place.assets / "logs" / f"{name}.json").read_text())
+        for name in ("sft", "expert", "expert_polish", "crossload", "crpo", "nft")
+    }
+    for name, parent in (("sft", "baseline"), ("expert", "sft"), ("crossload", "expert")):
+        weights = weights_path(place, parent)
+        assert records[name]["parent"] == parent
+        assert records[name]["parent_sha256"] == assets.sha256(weights)
+    assert records["crpo"]["parent_sha256"] == records["crossload"]["parent_sha256"]
+    assert records["expert"]["kept clips"]["clips"] == 2
+    assert records["crossload"]["tensors"] == len(load_file(weights_path(place, "expert")))
+    better, worse = records["crpo"]["better clips"], records["crpo"]["worse clips"]
+    assert better["mean CLAP score"] > worse["mean CLAP score"]
+    assert weights_path(place, "nft").parent == place.runs
+    for stage in ("sft", "expert", "crossload", "crpo"):
+        backbone = stage_backbone(place, stage, place.recipe.target.stage(stage).head)
+        assert all(tensor.isfinite().all() for tensor in backbone.state_dict().values())
+
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.safetensors")}
+    chain(place, ("takes", "sft", "expert", "crossload", "crpo"))  # finished: nothing changes
+    assert {p: p.read_bytes() for p in tmp_path.glob("*.safetensors")} == before
+
+
+def test_the_chain_learns_from_prepared_clips(
+    corpora: tuple[Corpus, Corpus], tmp_path: Path
+) -> None:
+    """The same steps on somebody's own recordings, from the baseline on."""
+    place = whole_chain(tmp_path, corpora)
+    order = order_of(
+        Path(place.recipe.preset),
+        write_tracks(tmp_path / "audio"),
+        tmp_path / "prepared",
+        RECIPE.model_copy(update={"validation": 1}),
+    )
+    prepared(order)
+    recipe = place.recipe.model_copy(
+        update={
+            "corpus": None,
+            "baseline": BackboneRecipe(**STEP),
+            "expert": place.recipe.expert.model_copy(update={"candidates": 2, "keep": 1}),
+        }
+    )
+    place = dataclasses.replace(place, recipe=recipe, prepared=order.out)
+    chain(place, ("corpus", "takes", "baseline", "sft", "expert"))
+    record = json.loads((place.assets / "logs" / "expert.json").read_text())
+    assert record["windows"].startswith("prepared clips, instrumental_reward_score")
+    with pytest.raises(InvalidRequest, match="99 prompts are asked for"):
+        source_of(place).prompts(99)
