@@ -14,9 +14,12 @@ PACKAGE = ROOT / "ttmpref"
 
 # Lower number, lower layer; a module may import its own layer and those below.
 LAYERS = (
-    ("types", "protocols", "config", "assets", "audio", "uploads", "metrics", "flow", "__init__"),
+    (
+        "types", "protocols", "config", "assets", "audio", "uploads", "metrics", "flow", "idle",
+        "__init__",
+    ),
     ("models", "encoders", "autoencoder", "separation", "loudness"),
-    ("generator", "series", "reward", "postprocess", "evaluation", "study", "fetch"),
+    ("generator", "series", "reward", "postprocess", "evaluation", "study", "fetch", "probes"),
     ("studio",),
     ("doctor", "cli", "__main__", "ui"),
 )
@@ -24,7 +27,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OWNERS = {
     "gradio": ("ui/",),
     "plotly": ("ui/",),
-    "laion_clap": ("encoders/clap.py",),
+    "laion_clap": ("encoders/clap_laion.py",),
     "transformers": ("encoders/",),
     "tokenizers": ("encoders/",),
     "demucs": ("separation.py",),

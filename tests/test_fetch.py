@@ -19,10 +19,10 @@ from tests.studies import shared_data
 from ttmpref import assets
 from ttmpref.cli import main
 from ttmpref.config import load_preset
+from ttmpref.encoders.laion import TOKENIZER_FILES, renamed
 from ttmpref.fetch.convert import read_checkpoint
 from ttmpref.fetch.download import ATTEMPTS, address_of, download
 from ttmpref.fetch.fetcher import fetch
-from ttmpref.fetch.laion import TOKENIZER_FILES, renamed
 from ttmpref.fetch.plan import Plan, Source, plan_for, remote_uris
 from ttmpref.types import ConfigError, DamagedWeights, FetchError, InvalidRequest, OutputError
 

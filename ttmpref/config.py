@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ttmpref.types import (
     BandPolicy,
     ConfigError,
+    FlowConvention,
     Listening,
     LoudnessMode,
     Precision,
@@ -117,6 +118,7 @@ class BigVGANConfig(FrozenConfig):
     """BigVGAN v2 (nvidia/bigvgan_v2_44khz_128band_512x values are the defaults).
 
     Attributes:
+        final_tanh, final_bias: as BigVGAN v1 ended; v2 clamps and has no bias.
         precision: of the convolutions; "bf16" where the device has it.
     """
 
@@ -127,6 +129,8 @@ class BigVGANConfig(FrozenConfig):
     initial_channels: int = Field(1536, gt=0)
     resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
     resblock_dilations: tuple[int, ...] = (1, 3, 5)
+    final_tanh: bool = False
+    final_bias: bool = False
     precision: Precision = "fp32"
     weights: str
 
@@ -199,6 +203,7 @@ class FluxAudioConfig(FrozenConfig):
         width: D; head size is width / num_heads.
         mlp_round_to: gated hidden size is floor(2/3 * mlp_ratio * D) rounded up to a multiple.
         input_kernel, block_kernel: convolution sizes at the input/output and in the blocks.
+        flow: time and sign of the weights' velocity (`ttmpref.types.FlowConvention`).
         channels_last: how convolutions and the modulation are computed, equal up to rounding. True
             is faster; the demo's vocoder magnifies rounding, so its clips are made without.
         precision: of the blocks when sampling; "bf16" where the device has it.
@@ -219,6 +224,7 @@ class FluxAudioConfig(FrozenConfig):
     block_kernel: int = Field(3, gt=0)
     rope_theta: float = Field(10_000.0, gt=0)
     score_embedding: ScoreEmbeddingConfig = ScoreEmbeddingConfig()
+    flow: FlowConvention = "noise_at_one"
     channels_last: bool = False
     precision: Precision = "fp32"
 
@@ -247,14 +253,16 @@ class TextEncoderConfig(FrozenConfig):
 
 
 class ClapConfig(FrozenConfig):
-    """CLAP through transformers: a folder with weights, tokenizer and feature extractor.
+    """CLAP: a transformers folder with weights, tokenizer and feature extractor.
 
     Attributes:
+        kind: "clap_transformers" computes with transformers' network, "clap_laion" with LAION's own
+            package on the same folder; equal to rounding.
         dim: width of the shared text-audio space.
         window_seconds: audio is cut into explicit windows of this length.
     """
 
-    kind: Literal["clap_transformers"] = "clap_transformers"
+    kind: Literal["clap_transformers", "clap_laion"] = "clap_transformers"
     folder: str
     sample_rate: int = Field(48_000, gt=0)
     window_seconds: float = Field(10.0, gt=0)
@@ -335,8 +343,9 @@ class StageConfig(FrozenConfig):
     """A stage is (weights, score head, parent); cross-loading is the same weights, another head.
 
     Attributes:
-        unavailable: why the stage has no weights, where that is so.
-        autoencoder: replaces the preset's where a stage was trained on other latents.
+        unavailable: why the stage has no weights, where that is so, and what would make them.
+        backbone, autoencoder: replace the preset's where a stage was trained on other latents;
+            both or neither.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -346,11 +355,15 @@ class StageConfig(FrozenConfig):
     parent: str | None = None
     notes: str = ""
     unavailable: str | None = None
+    backbone: FluxAudioConfig | None = None
+    autoencoder: AutoencoderConfig | None = None
 
     @model_validator(mode="after")
     def _weights_or_reason(self) -> StageConfig:
         if (self.weights is None) == (self.unavailable is None):
             raise ValueError(f"stage {self.name!r} needs weights or the reason `unavailable`")
+        if (self.backbone is None) != (self.autoencoder is None):
+            raise ValueError(f"stage {self.name!r} replaces backbone and autoencoder, or neither")
         return self
 
 
@@ -387,7 +400,12 @@ class OutputConfig(FrozenConfig):
 
 
 class Preset(FrozenConfig):
-    """A whole system, read from `presets/<name>.yaml`."""
+    """A whole system, read from `presets/<name>.yaml`.
+
+    Attributes:
+        low_memory: keep one part with weights in memory at a time and read the others again when
+            they are used; slower.
+    """
 
     name: str
     title: str
@@ -404,22 +422,15 @@ class Preset(FrozenConfig):
     music_encoder: MusicEncoderConfig | None = None
     ranker: RankerConfig | None = None
     separator: SeparatorConfig | None = None
+    low_memory: bool = False
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Preset:
-        pairs = (
-            ("backbone.latent_channels", self.backbone.latent_channels,
-             "autoencoder.vae.latent_channels", self.autoencoder.vae.latent_channels),
-            ("backbone.text_dim", self.backbone.text_dim,
-             "text_encoder.dim", self.text_encoder.dim),
-            ("backbone.text_tokens", self.backbone.text_tokens,
-             "text_encoder.max_tokens", self.text_encoder.max_tokens),
-            ("backbone.pooled_dim", self.backbone.pooled_dim,
-             "conditioning_clap.dim", self.conditioning_clap.dim),
-        )  # fmt: skip
-        for left, a, right, b in pairs:
-            if a != b:
-                raise ValueError(f"{left} is {a} but {right} is {b}; they must agree")
+        self._check_sizes("", self.backbone, self.autoencoder)
+        for stage in self.stages:
+            if stage.backbone is not None:
+                where = f"stages.{stage.name}."
+                self._check_sizes(where, stage.backbone, stage.autoencoder)
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stage names must differ, got {names}")
@@ -431,6 +442,32 @@ class Preset(FrozenConfig):
         if self.ranker and self.ranker.layout == "clap_mert" and self.music_encoder is None:
             raise ValueError("ranker.layout 'clap_mert' needs a music_encoder")
         return self
+
+    def _check_sizes(
+        self, where: str, backbone: FluxAudioConfig, autoencoder: AutoencoderConfig
+    ) -> None:
+        """Raise `ValueError` unless a backbone fits its autoencoder and the encoders."""
+        pairs = (
+            ("backbone.latent_channels", backbone.latent_channels,
+             "autoencoder.vae.latent_channels", autoencoder.vae.latent_channels),
+            ("backbone.text_dim", backbone.text_dim,
+             "text_encoder.dim", self.text_encoder.dim),
+            ("backbone.text_tokens", backbone.text_tokens,
+             "text_encoder.max_tokens", self.text_encoder.max_tokens),
+            ("backbone.pooled_dim", backbone.pooled_dim,
+             "conditioning_clap.dim", self.conditioning_clap.dim),
+        )  # fmt: skip
+        for left, a, right, b in pairs:
+            if a != b:
+                raise ValueError(f"{where}{left} is {a} but {right} is {b}; they must agree")
+
+    def backbone_of(self, stage: StageConfig) -> FluxAudioConfig:
+        """The stage's own backbone, or the preset's."""
+        return stage.backbone or self.backbone
+
+    def autoencoder_of(self, stage: StageConfig) -> AutoencoderConfig:
+        """The stage's own autoencoder, or the preset's."""
+        return stage.autoencoder or self.autoencoder
 
     def stage(self, name: str) -> StageConfig:
         """The stage called `name`; raises `InvalidRequest` listing the accepted names."""

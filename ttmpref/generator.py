@@ -229,7 +229,7 @@ class Generator:
 
     def noise(self, singles: list[GenerationRequest]) -> Tensor:
         """(V, N, C), each clip's from its own seed; drawn on the CPU, so equal on every device."""
-        config = self.preset.backbone
+        config = self.parts.backbone.config
         seeds = [single.seed for single in singles]
         return draw_noise(seeds, config.latent_frames, config.latent_channels).to(self.parts.device)
 

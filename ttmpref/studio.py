@@ -15,7 +15,7 @@ import os
 import secrets
 import threading
 from collections import abc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +31,7 @@ from ttmpref.config import (
     StageConfig,
     load_preset,
 )
+from ttmpref.idle import Guest, Room
 from ttmpref.types import (
     MAX_VARIATIONS,
     Clip,
@@ -39,6 +40,8 @@ from ttmpref.types import (
     InvalidRequest,
     Listening,
     MissingWeights,
+    ProbeKind,
+    ProbeReading,
     Progress,
     RewardScore,
     Settings,
@@ -50,9 +53,12 @@ from ttmpref.types import (
 from ttmpref.uploads import read_upload
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ttmpref.autoencoder import MelAutoencoder
     from ttmpref.encoders.clap import ClapEncoder
     from ttmpref.generator import Generator, TextFeatures
+    from ttmpref.models.fluxaudio import FluxAudio, Projected
     from ttmpref.reward.best_of_n import Choice
     from ttmpref.reward.entries import ScoreEntry
     from ttmpref.reward.features import RewardFeatures
@@ -140,8 +146,8 @@ class Studio:
             preset.text_encoder.folder,
             preset.conditioning_clap.folder,
             preset.metric_clap.folder,
-            preset.autoencoder.vae_weights,
-            preset.autoencoder.vocoder.weights,
+            preset.autoencoder_of(stage).vae_weights,
+            preset.autoencoder_of(stage).vocoder.weights,
             *(() if stage.weights is None else (stage.weights,)),
             *(() if preset.separator is None else (preset.separator.folder,)),
         )
@@ -435,6 +441,61 @@ class Studio:
 
         return score_files(score, entries, read_upload if untrusted else read_clip)
 
+    def probe(
+        self, kind: ProbeKind, stage_name: str, clips: Sequence[Clip], prompts: Sequence[str]
+    ) -> tuple[list[ProbeReading], Mapping[str, str]]:
+        """Readings of a stage's weights, the likeliest first; see `ttmpref.probes`.
+
+        Args:
+            kind: "flow" for its time and sign, "score_head" for how a score becomes waves.
+            clips: a few that the stage could have been trained on, with their texts.
+
+        Returns:
+            The readings, and the score tensors that were told by shape: our names and the file's.
+
+        Raises:
+            InvalidRequest: too few clips, or a score head is asked of a stage without one.
+            MissingWeights: the stage, or for a score head the ranker, cannot be used.
+        """
+        from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
+        from ttmpref.probes import Known, rank_readings, readings_of
+
+        stage = self.preset.stage(stage_name)
+        missing = self._missing(stage)
+        if missing is not None:
+            raise MissingWeights(f"stage {stage_name!r} cannot be used: {missing}")
+        config = self.preset.backbone_of(stage)
+        readings = readings_of(kind, config, stage.head)
+        scores = [0.0] * len(clips)
+        if stage.head != "none":
+            scores = [one.reward for one in self.score(clips, prompts, timeline=False)]
+        with self._lock:
+            backbone = FluxAudio(config, stage.head)
+            report = load_backbone_state(backbone, assets.load_tensors(stage.weights))
+            backbone = backbone.to(self.device).requires_grad_(False)
+            known = [
+                Known(self._latents(stage, backbone, clip), self._projected(backbone, text), score)
+                for clip, text, score in zip(clips, prompts, scores, strict=True)
+            ]
+            return rank_readings(backbone, readings, known), report.matched
+
+    def _latents(self, stage: StageConfig, backbone: FluxAudio, clip: Clip) -> Tensor:
+        """(1, N, C) normalised latents of a clip, cut or padded to the preset's length."""
+        import torch
+
+        from ttmpref.audio import cut_or_pad, resample
+
+        autoencoder = self._autoencoder(stage)
+        rate = autoencoder.sample_rate
+        heard = cut_or_pad(resample(clip, rate), round(self.preset.output.seconds * rate))
+        with torch.no_grad():
+            mean, _ = autoencoder.encode(torch.from_numpy(heard.mono)[None].to(self.device))
+        return backbone.normalise(mean)
+
+    def _projected(self, backbone: FluxAudio, text: str) -> Projected:
+        """A text as the backbone uses it."""
+        return backbone.project(*self._text_features()(text))
+
     def collections(self) -> Collections | None:
         """Distributions of the ranker's rewards over known collections; None without a file."""
         config = self.preset.ranker
@@ -460,6 +521,13 @@ class Studio:
                 self._parts[key] = build()
             return self._parts[key]
 
+    def _weighty(self, key: Any, build: Callable[[], Any]) -> Any:
+        """A part with weights; under `low_memory` it is in memory only while it is used."""
+        if not self.preset.low_memory:
+            return self._part(key, build)
+        room = self._part("room", Room)
+        return self._part(key, lambda: Guest(room, build))
+
     @property
     def device(self) -> str:
         """The device the models run on; asking imports torch."""
@@ -475,8 +543,8 @@ class Studio:
 
         parts = GeneratorParts(
             text_features=self._text_features(),
-            autoencoder=self._autoencoder(),
-            backbone=self._build_backbone(stage),
+            autoencoder=self._autoencoder(stage),
+            backbone=self._weighty(("backbone", _key(stage)), lambda: self._build_backbone(stage)),
             metric_clap=self._clap(self.preset.metric_clap),
             separator=self._separator(),
             device=self.device,
@@ -490,13 +558,13 @@ class Studio:
             return None
         from ttmpref.separation import load_separator
 
-        return self._part(config, lambda: load_separator(config, self.device))
+        return self._weighty(config, lambda: load_separator(config, self.device))
 
     def _build_backbone(self, stage: StageConfig) -> Any:
         from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
         from ttmpref.models.over_time import has_bf16
 
-        config = self.preset.backbone
+        config = self.preset.backbone_of(stage)
         backbone = FluxAudio(config, stage.head)
         load_backbone_state(backbone, assets.load_tensors(stage.weights))
         if config.precision == "bf16" and has_bf16(self.device):
@@ -526,7 +594,7 @@ class Studio:
             assets.verify(config.folder)
             return encoder_class(config, assets.locate(config.folder), self.device)
 
-        return self._part(config, build)
+        return self._weighty(config, build)
 
     def scorer(self, listening: Listening | None = None) -> Scorer:
         """The scorer behind `score`, for what works on waveforms or many heads.
@@ -596,11 +664,11 @@ class Studio:
             **_versions(),
         }
 
-    def _autoencoder(self) -> MelAutoencoder:
+    def _autoencoder(self, stage: StageConfig) -> MelAutoencoder:
         from ttmpref.autoencoder import MelAutoencoder
 
-        config = self.preset.autoencoder
-        return self._part(
+        config = self.preset.autoencoder_of(stage)
+        return self._weighty(
             config, lambda: MelAutoencoder.load(config, assets.load_tensors, self.device)
         )
 

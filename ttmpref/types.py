@@ -29,6 +29,14 @@ BandPolicy = Literal["full", "16k"]
 LoudnessMode = Literal["limiter", "reference"]
 SeparationMode = Literal["sum", "residual", "reference"]
 Precision = Literal["fp32", "bf16"]
+# A network's time and sign. Ours is "noise_at_one": z_t = (1 - t) u + t eps, dz/dt = eps - u. Under
+# the two others, of older MeanAudio weights, t is 1 - t; "data_at_one" has u - eps as target,
+# "data_at_one_negated" eps - u (specification, section 3.4).
+FlowConvention = Literal["noise_at_one", "data_at_one", "data_at_one_negated"]
+FLOW_CONVENTIONS: tuple[FlowConvention, ...] = (
+    "noise_at_one", "data_at_one", "data_at_one_negated",
+)  # fmt: skip
+ProbeKind = Literal["flow", "score_head"]
 SOLVERS: tuple[Solver, ...] = ("euler", "heun")
 GUIDANCE_SCHEDULES: tuple[GuidanceSchedule, ...] = ("constant", "anneal", "interval")
 WINDOW_POLICIES: tuple[WindowPolicy, ...] = ("centre", "first", "mean", "random")
@@ -73,6 +81,23 @@ class FetchError(TtmprefError, OSError):
 
 class Cancelled(TtmprefError):
     """The caller asked to stop; nothing was kept."""
+
+
+@dataclass(frozen=True)
+class ProbeReading:
+    """A way to read a checkpoint, and how well it agrees with known clips (`ttmpref.probes`).
+
+    Attributes:
+        name: what a preset's backbone has to say for it.
+        loss: flow-matching loss; the right reading's is lowest.
+        above: mean difference to the best reading.
+        error: standard error of `above`.
+    """
+
+    name: str
+    loss: float
+    above: float
+    error: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ttmpref.audio import resample
 from ttmpref.config import MusicEncoderConfig
-from ttmpref.encoders.pretrained import load_extractor, load_model
+from ttmpref.encoders.pretrained import load_model, load_settings
 from ttmpref.types import Clip, DamagedWeights, MissingWeights
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class MertEncoder:
         self.sample_rate = config.sample_rate
         self._segment = round(config.segment_seconds * config.sample_rate)
         self._device = device
-        extractor = load_extractor(Wav2Vec2FeatureExtractor, folder)
+        extractor = load_settings(Wav2Vec2FeatureExtractor, folder)
         self._normalise = extractor.do_normalize
         settings = hubert_config(folder)
         for name, found, expected in (

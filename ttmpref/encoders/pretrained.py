@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
 EXTRACTOR_FILE = "preprocessor_config.json"
 
 
@@ -46,18 +47,18 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_extractor(extractor_class: type[Any], folder: Path) -> Any:
-    """The front end's settings of a folder.
+def load_settings(settings_class: type[Any], folder: Path, file: str = EXTRACTOR_FILE) -> Any:
+    """A folder's settings, of its front end or in another file.
 
     Raises:
         MissingWeights: no settings in the folder.
         DamagedWeights: they cannot be read.
     """
-    _require(folder, EXTRACTOR_FILE)
+    _require(folder, file)
     try:
-        return extractor_class.from_pretrained(folder, local_files_only=True)
+        return settings_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds; all mean an unusable folder
-        raise DamagedWeights(f"{folder}: {EXTRACTOR_FILE}: {_line(error)}") from None
+        raise DamagedWeights(f"{folder}: {file}: {_line(error)}") from None
 
 
 def load_model(
@@ -74,7 +75,7 @@ def load_model(
     """
     import torch
 
-    _require(folder, "config.json")
+    _require(folder, CONFIG_FILE)
     _require(folder, WEIGHTS_FILE)
     own = {} if config is None else {"config": config}
     with _quiet_transformers():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttmpref import assets
-from ttmpref.fetch.laion import CONFIG, FRONT_END, TOKENIZER_FILES, renamed
+from ttmpref.encoders.laion import CONFIG, FRONT_END, TOKENIZER_FILES, renamed
 from ttmpref.types import DamagedWeights
 
 if TYPE_CHECKING:

@@ -198,7 +198,7 @@ class BigVGAN(nn.Module):
                 for size in config.resblock_kernel_sizes
             )
         self.activation_post = AntialiasedSnake(width)
-        self.conv_post = ConvOverTime(width, 1, 7, bias=False)
+        self.conv_post = ConvOverTime(width, 1, 7, bias=config.final_bias)
 
     def forward(self, mel: Tensor) -> Tensor:
         """Natural log-mel (B, M, frames) to audio (B, frames * hop_length) in [-1, 1]."""
@@ -212,7 +212,8 @@ class BigVGAN(nn.Module):
             x = up(x).float()  # (B, L * rate, K / 2)
             x = sum(stack(x) for stack in self.resblocks[i * stacks : (i + 1) * stacks]) / stacks
         x = self.conv_post(self.activation_post(x))  # (B, S, 1)
-        return x.squeeze(2).clamp(-1.0, 1.0)
+        x = x.squeeze(2)
+        return x.tanh() if self.config.final_tanh else x.clamp(-1.0, 1.0)
 
     def halve_(self) -> BigVGAN:
         """Round the convolutions but the last to bf16, for inference; returns self."""

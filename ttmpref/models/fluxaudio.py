@@ -12,6 +12,7 @@ channel-last. The time convention is in `ttmpref.flow`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 
 from ttmpref.config import FluxAudioConfig, HeadKind
 from ttmpref.models.over_time import ConvOverTime, Linear, halve_
-from ttmpref.models.score_heads import SCORE_HEADS, ScoreEmbedding
+from ttmpref.models.score_heads import SCORE_HEADS, ScoreEmbedding, match_score_tensors
 from ttmpref.types import DamagedWeights
+
+logger = logging.getLogger(__name__)
 
 TIME_FEATURES = 256
 LARGEST_PERIOD = 10_000.0
@@ -495,7 +498,8 @@ class FluxAudio(nn.Module):
             x, y = block(x, y, vectors, rotary)
         for block, vectors in zip(self.fused_blocks, step.fused, strict=True):
             x = block(x, vectors, rotary[0])
-        return self.final_layer(x[:, head.latent_tokens :], step.final)
+        velocity = self.final_layer(x[:, head.latent_tokens :], step.final)
+        return -velocity if self.config.flow == "data_at_one" else velocity
 
     def forward(
         self, latents: Tensor, t: Tensor, text: Tensor, pooled: Tensor, score: Tensor | None = None
@@ -517,6 +521,8 @@ class FluxAudio(nn.Module):
     def _step(self, t: Tensor, pooled: Tensor, score: Tensor | None) -> Step:
         """The modulation of every block at times (B,), for prompts (B, D) and scores (B,)."""
         self._check("t", t, pooled.shape[:1])
+        if self.config.flow != "noise_at_one":
+            t = 1 - t
         embedding = self._embedded(score, len(t))
         latent = text = self.t_embed(t) + pooled  # (B, D)
         if embedding is not None:
@@ -558,6 +564,7 @@ class FluxAudio(nn.Module):
 
 
 EMA_PREFIX = "ema_model."
+SCORE_PREFIX = "score_embed."
 # Tables that old files carry and the network makes itself.
 IGNORED_SUFFIXES = ("_extra_state", "t_embed.freqs", "latent_rot", "text_rot")
 
@@ -570,15 +577,20 @@ class LoadReport:
         loaded: number of tensors taken over.
         ignored: names left aside.
         averaged: whether the file was a snapshot of averaged (EMA) weights.
+        matched: the score embedding's tensors and what the file calls them, where that differs.
     """
 
     loaded: int
     ignored: tuple[str, ...]
     averaged: bool
+    matched: Mapping[str, str]
 
 
 def load_backbone_state(model: FluxAudio, state: Mapping[str, Tensor]) -> LoadReport:
     """Load weights in any of the released layouts.
+
+    Where the file has other names for the score embedding's five tensors, they are told by shape
+    (`match_score_tensors`) and the match is logged.
 
     Raises:
         DamagedWeights: tensors are missing, unknown, of another shape, or the latent statistics
@@ -596,9 +608,28 @@ def load_backbone_state(model: FluxAudio, state: Mapping[str, Tensor]) -> LoadRe
     for name in ("empty_string_feat", "empty_string_feat_c"):
         if name in tensors and tensors[name].ndim == getattr(model, name).ndim + 1:
             tensors[name] = tensors[name].squeeze(0)
+    matched = _name_score_tensors(model, tensors)
     _check_tensors(model.state_dict(), tensors)
     model.load_state_dict(tensors)
-    return LoadReport(len(tensors), tuple(ignored), averaged)
+    return LoadReport(len(tensors), tuple(ignored), averaged, matched)
+
+
+def _name_score_tensors(model: FluxAudio, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Give a file's score tensors our names, in place; ours and the file's, where they differ."""
+    expected = model.state_dict()
+    strangers = {name: tensor for name, tensor in tensors.items() if name not in expected}
+    ours = [name for name in expected if name.startswith(SCORE_PREFIX)]
+    if model.score_embed is None or not strangers or any(name in tensors for name in ours):
+        return {}
+    matched = match_score_tensors(strangers, model.config.width)
+    for name, theirs in matched.items():
+        tensors[SCORE_PREFIX + name] = tensors.pop(theirs)
+    frequencies = SCORE_PREFIX + "frequencies"
+    tensors[frequencies] = tensors[frequencies].flatten()
+    matched = {SCORE_PREFIX + name: theirs for name, theirs in matched.items()}
+    for name, theirs in matched.items():
+        logger.info("%s is read as %s, by its shape", theirs, name)
+    return matched
 
 
 def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

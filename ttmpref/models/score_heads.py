@@ -14,11 +14,13 @@ Shapes: B batch, N latent frames, T text tokens, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ttmpref.config import HeadKind, ScoreEmbeddingConfig
+from ttmpref.types import DamagedWeights
 
 FREQUENCY_SEED = 0
 
@@ -45,6 +47,43 @@ class ScoreEmbedding(nn.Module):
         if not self.config.cos_first:
             waves = waves[::-1]
         return self.mlp(torch.cat(waves, dim=-1))  # (B, D)
+
+
+def match_score_tensors(tensors: Mapping[str, Tensor], width: int) -> dict[str, str]:
+    """Which of a file's tensors is which of `ScoreEmbedding`, told by shape.
+
+    The released checkpoint holds five whose names nobody published (specification, section 1.12): a
+    frequency tensor and two linear layers with biases. The layers differ in their inputs, F and D;
+    biases belong to the weight of the same name. What shapes cannot tell, 2 pi and the order of
+    cosine and sine, stays in `ScoreEmbeddingConfig`.
+
+    Args:
+        tensors: those that no other part of the network has.
+        width: D.
+
+    Returns:
+        Our names and the file's.
+
+    Raises:
+        DamagedWeights: they are not such five, or F and D are equal, so that shapes do not tell.
+    """
+    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+    weights = [n for n, t in tensors.items() if t.ndim == 2 and n.endswith("weight")]
+    inner = [n for n in weights if tensors[n].shape[0] == width != tensors[n].shape[1]]
+    outer = [n for n in weights if tensors[n].shape == (width, width)]
+    if len(tensors) != 5 or len(inner) != 1 or len(outer) != 1:
+        raise DamagedWeights(f"cannot tell the score tensors by shape among: {shapes}")
+    matched = {"mlp.0.weight": inner[0], "mlp.2.weight": outer[0]}
+    for name, weight in tuple(matched.items()):
+        matched[name.replace("weight", "bias")] = weight.removesuffix("weight") + "bias"
+    left = [name for name in tensors if name not in matched.values()]
+    features = tensors[inner[0]].shape[1]
+    if len(left) != 1 or 2 * tensors[left[0]].numel() != features:
+        raise DamagedWeights(
+            f"no {features // 2} frequencies for {features} features among the score tensors: "
+            f"{shapes}"
+        )
+    return {"frequencies": left[0], **matched}
 
 
 class ScoreHead:

@@ -3,13 +3,13 @@
 The two implementations are equal to rounding on the same weights (specification of the ecosystem,
 section 1): text and audio branch differ in names alone, but LAION keeps query, key and value of
 the audio attention in one tensor. What transformers does not have (the spectrogram's own filters,
-the classifier) plays no part in an embedding.
+the classifier) plays no part in an embedding. `renamed` goes one way, `restored` the other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ttmpref.types import DamagedWeights
@@ -72,6 +72,17 @@ QKV = re.compile(r"\.attn\.qkv\.")
 PARTS = ("query", "key", "value")
 
 
+def counterparts(name: str) -> tuple[str, ...]:
+    """What transformers calls a tensor of LAION's: none, one or, for query, key, value, three."""
+    if any(part in name for part in UNUSED):
+        return ()
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
+    if QKV.search(name):
+        return tuple(QKV.sub(f".attention.self.{part}.", name) for part in PARTS)
+    return (name,)
+
+
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A LAION checkpoint's tensors by the names of `transformers.ClapModel`.
 
@@ -82,13 +93,28 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise DamagedWeights("not a LAION-CLAP checkpoint: it has no tensor of an audio_branch")
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if any(part in name for part in UNUSED):
-            continue
-        for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        if QKV.search(name):
-            for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
-                found[QKV.sub(f".attention.self.{part}.", name)] = piece
-        else:
-            found[name] = tensor
+        match counterparts(name):
+            case ():
+                continue
+            case (one,):
+                found[one] = tensor
+            case names:
+                found.update(zip(names, tensor.chunk(len(names)), strict=True))
+    return found
+
+
+def restored(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a transformers folder by the names that LAION's network gives them.
+
+    Args:
+        names: of LAION's network; those that a folder does not keep are left out.
+    """
+    import torch
+
+    found = {}
+    for name in names:
+        theirs = counterparts(name)
+        if theirs and all(part in state for part in theirs):
+            parts = [state[part] for part in theirs]
+            found[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
     return found
