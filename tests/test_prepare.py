@@ -17,6 +17,7 @@ import yaml
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from typer.testing import CliRunner
 
+from benchmarks.prepare import Size, compare
 from tests.prepared import (
     CAPTIONS,
     RECIPE,
@@ -508,3 +509,10 @@ def test_jamendos_folder_and_captions_are_read_as_they_are(tmp_path: Path) -> No
     assert [track.id for track in tracks] == [row["path"].removesuffix(".mp3") for row in rows]
     assert sorted(track.split for track in tracks) == ["test", "train", "train", "validation"]
     assert faults == [] and ".mp3" in READABLE_SUFFIXES
+
+
+def test_the_benchmarks_plain_way_makes_the_same_numbers(order: Order, tmp_path: Path) -> None:
+    bench = replace(order, audio=tmp_path / "audio", out=tmp_path / "out")
+    figures = {f.name: f for f in compare(bench, Size(tracks=1, seconds=4, rounds=1, rate=16_000))}
+    for name in ("relative difference of the latents", "largest difference of a reward"):
+        assert figures[name].met
