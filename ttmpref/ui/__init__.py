@@ -14,17 +14,21 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is first used
 
 import gradio as gr  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
 
 from ttmpref.audio import MAX_FILE_BYTES  # noqa: E402
 from ttmpref.studio import Studio  # noqa: E402
 from ttmpref.study.app import LateApi, routes  # noqa: E402
 from ttmpref.ui.about import build_about_tab  # noqa: E402
 from ttmpref.ui.clips import MAX_AGE_SECONDS, ClipFolder  # noqa: E402
+from ttmpref.ui.endpoints import build_endpoints  # noqa: E402
 from ttmpref.ui.generate import build_generate_tab  # noqa: E402
+from ttmpref.ui.lent_gpu import with_lent_gpu  # noqa: E402
 from ttmpref.ui.listen import build_listen_tab  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
 from ttmpref.ui.results import build_results_tab  # noqa: E402
 from ttmpref.ui.score import build_score_tab  # noqa: E402
+from ttmpref.ui.shield import Shield  # noqa: E402
 from ttmpref.ui.stages import build_stages_tab  # noqa: E402
 from ttmpref.ui.theme import build_theme  # noqa: E402
 
@@ -56,6 +60,7 @@ def build_app(studio: Studio, studies: LateApi) -> gr.Blocks:
                 build_results_tab(tab, studies)
             with gr.Tab("About", id="about"):
                 build_about_tab(studio)
+        build_endpoints(studio, folder)
     return app.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
 
 
@@ -68,7 +73,10 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
     # Forwarding headers are left to TTMPREF_TRUSTED_PROXIES, as in `study.app.serve`.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     studies = LateApi()
-    app = build_app(studio, studies)
+    app = build_app(with_lent_gpu(studio), studies)
+    shield = Middleware(
+        Shield, folder=Path(os.environ["GRADIO_TEMP_DIR"]), space_id=os.environ.get("SPACE_ID")
+    )
     script = (STATIC / "player.js").read_text(encoding="utf-8")
     app.launch(
         server_name=host,
@@ -81,9 +89,11 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
         max_file_size=MAX_FILE_BYTES,
         enable_monitoring=False,
         footer_links=["settings"],
-        show_error=True,
-        app_kwargs={"routes": routes(studies)},
+        show_error=False,  # but for those that `errors.translated` raises
+        mcp_server=True,
+        app_kwargs={"routes": routes(studies), "middleware": [shield]},
         ssr_mode=False,  # Node would stand in front of these routes
+        _frontend=False,  # or a busy machine, slow to answer Gradio's own first look, ends the app
         prevent_thread_lock=True,
     )
     warm_up = threading.Timer(WARM_UP_DELAY_SECONDS, studio.warm_up)

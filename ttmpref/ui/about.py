@@ -1,4 +1,6 @@
-"""The About tab: what this preset is, what its words mean, licences, citation, versions."""
+"""The About tab: what this preset is, what is small or simulated in it, what its words mean, how
+programs use it, licences, citation, versions.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +32,31 @@ WORDS = """
   far as the reward is right.
 - **LUFS**: loudness as people perceive it, averaged over the clip. **dBTP**: the highest level the
   sound reaches after conversion to analogue; below 0 nothing clips.
+"""
+PROGRAMS = """
+### Use by programs and assistants
+
+What the tabs do, three endpoints do for programs: `generate`, `compare` and `score`. They wait in
+the same line as visitors. With `pip install gradio_client`, and this page's address:
+
+```python
+from gradio_client import Client, handle_file
+
+app = Client("http://127.0.0.1:7860")
+clip, facts = app.predict(
+    "calm piano", seed=7, api_name="/generate")
+clips, facts = app.predict(
+    "calm piano", api_name="/compare")
+scores = app.predict(
+    [handle_file(clip)], "calm piano",
+    api_name="/score")
+```
+
+`app.view_api()` lists every argument; what is left out takes the preset's value.
+
+The same three are tools of the Model Context Protocol: give an assistant the address of this page
+with `gradio_api/mcp/` behind it. Listening studies are for people and not among them; their own
+interface is described in the README.
 """
 CITATION = """
 ### Citing
@@ -74,9 +101,11 @@ def build_about_tab(studio: Studio) -> None:
     with gr.Row(elem_id="about"):
         with gr.Column(min_width=340):
             gr.Markdown(preset_text(studio), elem_classes="panel")
+            gr.Markdown(limits_text(studio), elem_classes="panel")
             gr.Markdown(versions_text(), elem_classes="panel")
         with gr.Column(min_width=340):
             gr.Markdown(WORDS, elem_classes="panel")
+            gr.Markdown(PROGRAMS, elem_classes="panel")
             gr.Markdown(CITATION, elem_classes="panel")
 
 
@@ -88,6 +117,7 @@ def preset_text(studio: Studio) -> str:
         f"### The {preset.title} preset",
         preset.description,
         "",
+        "- **Licence of the code:** MIT",
         f"- **Licence of the weights:** {preset.licence}",
         f"- **Clips:** {output.seconds:g} s at {preset.autoencoder.mel.sample_rate / 1000:g} kHz, "
         f"levelled to {number(output.target_lufs, 1)} LUFS, true peak at most "
@@ -98,6 +128,24 @@ def preset_text(studio: Studio) -> str:
         "",
         *(_stage_line(stage, studio.stages()) for stage in studio.stages()),
     ])  # fmt: skip
+
+
+def limits_text(studio: Studio) -> str:
+    """What a visitor should not take for more than it is."""
+    preset = studio.preset
+    limits = [f"**Music:** {preset.description}"]
+    missing = studio.scoring_missing()
+    if missing is not None:
+        limits.append(f"**Reward:** clips cannot be scored: {missing}")
+    elif preset.ranker.notes:
+        limits.append(f"**Reward:** {preset.ranker.notes}")
+    if preset.separator is None:
+        limits.append("**Voices:** they are not taken out of clips; this preset has no separator.")
+    absent = [stage.title for stage in studio.stages() if not stage.available]
+    if absent:
+        limits.append(f"**Stages not at hand:** {', '.join(absent)}.")
+    lines = (f"- {limit}".replace("\n", " ") for limit in limits)
+    return "\n".join(["### What is small, simulated or missing here", "", *lines])
 
 
 def _sizes(preset: Preset) -> list[tuple[str, str]]:
