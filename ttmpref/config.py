@@ -343,7 +343,7 @@ class StageConfig(FrozenConfig):
     """A stage is (weights, score head, parent); cross-loading is the same weights, another head.
 
     Attributes:
-        unavailable: why the stage has no weights, where that is so, and what would make them.
+        unavailable: why the stage has no weights, where that is so, and what makes them.
         backbone, autoencoder: replace the preset's where a stage was trained on other latents;
             both or neither.
     """
