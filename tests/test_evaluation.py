@@ -437,6 +437,14 @@ def test_bad_options_end_in_one_line(chain, memory, tmp_path, capsys, arguments,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["evaluate", "tables"])
+def test_a_preset_that_brings_no_captions_says_what_to_do(tiny_preset, command, tmp_path, capsys):
+    assert main([command, "--preset", str(tiny_preset), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "captions.jsonl is missing: run `python -m benchmarks.reference`" in error
+    assert "--prompts" in error
+
+
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_made(chain, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     given = options(chain, tmp_path / "heard", "tables", "table2", "--out", str(tmp_path / "file"))

@@ -177,10 +177,10 @@ class Setting:
         check_range("resamples", self.resamples, LEAST_RESAMPLES, MOST_RESAMPLES, whole=True)
         studio = Studio.open(self.preset, self.device)
         home = reference_folder(studio.preset)
-        listed = read_prompts(self.prompts or home / CAPTIONS_FILE)
+        listed = read_prompts(self.prompts or _brought(home / CAPTIONS_FILE, "--prompts"))
         count = len(listed) if self.clips is None else self.clips
         check_range("clips", count, LEAST_CLIPS, len(listed), whole=True)
-        place = self.reference or home / FILE
+        place = self.reference or _brought(home / FILE, "--reference")
         if place.is_dir():
             known = Reference.of_folder(place, studio.hearing(), studio.preset)
         else:
@@ -189,6 +189,15 @@ class Setting:
         with counter(None, quiet) as count_clips:
             listener = Listener(studio, listed[:count], folder, judge, count_clips)
             yield Lab(listener, known, self.resamples)
+
+
+def _brought(path: Path, option: str) -> Path:
+    """What a preset brings along, made sure to be there."""
+    if not path.exists():
+        raise InvalidRequest(
+            f"{path} is missing: run `python -m benchmarks.reference`, or give {option}"
+        )
+    return path
 
 
 def _folders(given: Sequence[str]) -> dict[str, Path]:
