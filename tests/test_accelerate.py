@@ -174,17 +174,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_a_line_that_was_cut_and_a_checkpoint_that_was_not_finished_are_dropped(
+def test_a_line_that_was_cut_and_files_that_were_not_finished_are_dropped(
     tmp_path: Path,
 ) -> None:
     run(shared_job(), Schedule(2, RECIPE.learning_rate, RECIPE.warm_up), tmp_path, PACE)
     before = log_of(tmp_path)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
-    unfinished = tmp_path / ".checkpoint.pt.12345.part"
-    unfinished.write_bytes(b"half")
+    halves = [tmp_path / ".checkpoint.pt.12345.part", tmp_path / "average" / ".x.12345.part"]
+    halves[1].parent.mkdir()
+    for half in halves:
+        half.write_bytes(b"half")
     run(shared_job(), SCHEDULE, tmp_path, PACE)
-    assert not unfinished.exists()
+    assert not any(half.exists() for half in halves)
     assert log_of(tmp_path)[: len(before)] == before
     assert log_of(tmp_path)[-1]["step"] == RECIPE.steps
 

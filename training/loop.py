@@ -159,12 +159,12 @@ def load_checkpoint(job: Job, folder: Path) -> int:
 
 
 class RunLog:
-    """`log.jsonl` of a run, its trackers and its bar; drops what lies past the checkpoint first."""
+    """`log.jsonl` of a run and its trackers; drops what lies past the checkpoint first."""
 
     def __init__(self, name: str, folder: Path, step: int, trackers: Sequence[str]) -> None:
         self.path = folder / "log.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(".checkpoint.pt.*.part"):  # of a run that was killed
+        for unfinished in folder.rglob(".*.part"):  # of a run that was killed
             unfinished.unlink()
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         # The last line of a run that was killed may be cut.
