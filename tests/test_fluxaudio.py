@@ -82,6 +82,7 @@ def test_names_and_shapes_are_those_of_the_released_weights(file, changes):
 
 
 def test_the_paper_network_has_the_published_number_of_parameters():
+    assert len(shapes_of(meta_model(PAPER))) == 198
     parameters = list(meta_model(PAPER).parameters())
     assert sum(p.numel() for p in parameters) == 120_311_288
     frozen = {name for name, p in meta_model(PAPER).named_parameters() if not p.requires_grad}

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from ttmpref import assets
 from ttmpref.audio import cut_or_pad, resample, write_files
 from ttmpref.config import FrozenConfig, SeparatorConfig, read_yaml, validated
+from ttmpref.models.over_time import has_bf16
 from ttmpref.types import Clip, ConfigError, DamagedWeights, InvalidRequest, Precision
 
 logger = logging.getLogger(__name__)
@@ -112,10 +113,12 @@ class Bag:
         """(B, A, S) at `sample_rate`, S >= 1, to the sources (B, K, A, S), float32 both.
 
         Args:
-            precision: of the networks' products; sums and spectra stay in fp32.
+            precision: of the networks' products, where the device has it; sums and spectra stay in
+                fp32.
         """
         total = 0.0
-        with torch.autocast(mix.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        halved = precision == "bf16" and has_bf16(str(mix.device))
+        with torch.autocast(mix.device.type, torch.bfloat16, enabled=halved):
             for model, weights in zip(self.models, self.weights, strict=True):
                 total = total + weights.to(mix)[:, None, None] * _estimates(model, mix)
         return total

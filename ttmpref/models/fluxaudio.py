@@ -155,14 +155,13 @@ class Attention(nn.Module):
             batch, length, 3, self.num_heads, head_size
         )
         q, k = self._rotated(qkv[:, :, :2], rotary).unbind(2)
-        v = qkv[:, :, 2].to(q.dtype)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
 
     def _rotated(self, qk: Tensor, rotary: Tensor) -> Tensor:
         """(B, N, 2, H, D / H) normalised, and turned by position in float32."""
         weight = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None]  # (2, 1, D / H)
-        qk = F.rms_norm(qk.float(), qk.shape[-1:], eps=RMS_EPSILON) * weight
-        pairs = torch.view_as_complex(qk.float().unflatten(-1, (-1, 2)))
+        normal = F.rms_norm(qk.float(), qk.shape[-1:], eps=RMS_EPSILON) * weight
+        pairs = torch.view_as_complex(normal.unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * rotary).flatten(-2).to(qk.dtype)
 
 
@@ -545,7 +544,7 @@ class FluxAudio(nn.Module):
     def halve_(self) -> FluxAudio:
         """Round the weights of the blocks and of the input to bf16, for inference; returns self.
 
-        Time, score, modulation, norms, attention and the state stay in float32.
+        Time, score, modulation, norms, rotations and the state stay in float32.
         """
         halve_((self.audio_input_proj, self.joint_blocks, self.fused_blocks))
         return self
