@@ -110,6 +110,7 @@ def field_values(**changes: object) -> list[object]:
         "prompt": "calm piano", "seed": "", "lock": False, "stage": "baseline", "score": 2,
         "guidance": 3, "num_steps": 4.0, "negative_prompt": "", "variations": 1.0,
         "solver": "euler", "guidance_schedule": "constant", "best_of": False, "candidates": 8,
+        "sweep": False,
     }  # fmt: skip
     return [(values | changes)[name] for name in form.FIELDS]
 

@@ -58,18 +58,19 @@ class Controls:
         return self.state(words.failed(words.TURNED_AWAY), running=False)
 
 
-def build_controls(label: str, start_id: str, prefix: str = "") -> Controls:
+def build_controls(label: str, start_id: str, prefix: str = "", boxed: bool = True) -> Controls:
     """Lay out both buttons and the state below them.
 
     Args:
         label: of the start button, whose `elem_id` is `start_id`.
         prefix: of the other parts' `elem_id`s.
+        boxed: Enter in a box starts a run as well.
     """
     with gr.Row(elem_id=f"{prefix}go", elem_classes="go"):
         start = gr.Button(label, variant="primary", size="lg", elem_id=start_id)
         cancel = gr.Button("Cancel", size="lg", elem_id=f"{prefix}cancel", interactive=False)
     status = gr.HTML(
-        words.idle(label), elem_id=f"{prefix}status", elem_classes="status", js_on_load=None
+        words.idle(label, boxed), elem_id=f"{prefix}status", elem_classes="status", js_on_load=None
     )
     return Controls(gr.State(), start, cancel, status)
 
@@ -79,14 +80,16 @@ def connect_run(
     inputs: Sequence[Any],
     begun: Sequence[Any],
     shown: Sequence[Any],
+    check: Callable[..., list[dict[str, Any]]] | None = None,
     prompt: gr.Textbox | None = None,
 ) -> None:
-    """Connect the buttons of a page with its `check`, `begin`, `stream`, `stop`, `turned_away`.
+    """Connect the buttons of a page with its `begin`, `stream`, `stop` and `turned_away`.
 
     Args:
         page: a `Controls` with these handlers.
-        inputs: the form, given to `check` and `begin`.
+        inputs: the form, given to `begin`.
         begun, shown: what `begin` and `stream` change beside the run and its state.
+        check: marks of the form's fields; see `marks`.
         prompt: a box in which Enter does what the start button does.
     """
     state = [page.status, page.start, page.cancel]
@@ -94,7 +97,7 @@ def connect_run(
         page.begin,
         inputs=inputs,
         outputs=[page.run, *begun, *state],
-        validator=page.check,
+        validator=check,
         concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ttmpref.series import Task
 from ttmpref.studio import Studio
 from ttmpref.types import (
     MAX_SEED,
@@ -18,12 +20,19 @@ from ttmpref.types import (
 
 # Fields in the order in which handlers receive their values; all but the switches are fields of
 # `GenerationRequest`.
-SWITCHES = ("lock", "best_of", "candidates")
+SWITCHES = ("lock", "best_of", "candidates", "sweep")
 DEFAULT_CANDIDATES, MOST_CANDIDATES = 8, 16
+SWEPT = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)  # scores of a sweep, as far as the paper's Figure 2
+NUMBERS = {
+    "seed": int, "num_steps": int, "variations": int, "score": float, "guidance": float
+}  # fmt: skip
 FIELDS = (
     "prompt", "seed", "lock", "stage", "score", "guidance", "num_steps", "negative_prompt",
-    "variations", "solver", "guidance_schedule", "best_of", "candidates",
+    "variations", "solver", "guidance_schedule", "best_of", "candidates", "sweep",
 )  # fmt: skip
+
+
+SETTINGS = tuple(name for name in FIELDS if name not in SWITCHES)
 
 
 @dataclass(frozen=True)
@@ -34,13 +43,27 @@ class BestOf:
     n: int
 
 
-Order = GenerationRequest | BestOf
+@dataclass(frozen=True)
+class Sweep:
+    """The wish for a clip at every score of `SWEPT`, from one seed."""
+
+    request: GenerationRequest
+
+    @property
+    def tasks(self) -> list[Task]:
+        alone = dataclasses.replace(self.request, variations=1)
+        return [Task(dataclasses.replace(alone, score=score)) for score in SWEPT]
+
+
+Order = GenerationRequest | BestOf | Sweep
 
 
 def read_order(studio: Studio, values: Sequence[Any]) -> Order:
     """What a filled form asks for; errors as `read_request`."""
     form = dict(zip(FIELDS, values, strict=True))
     request = read_request(studio, values)
+    if form["sweep"]:
+        return _sweep(studio, request, form["best_of"])
     if not form["best_of"]:
         return request
     candidates = int(form["candidates"])
@@ -49,6 +72,18 @@ def read_order(studio: Studio, values: Sequence[Any]) -> Order:
     if missing is not None:
         raise MissingWeights(f"best of cannot be used: {missing}")
     return BestOf(request, candidates)
+
+
+def _sweep(studio: Studio, request: GenerationRequest, best_of: bool) -> Sweep:
+    if best_of:
+        raise InvalidRequest(
+            "sweep cannot go with the best of several clips; switch one of them off"
+        )
+    if studio.preset.stage(request.stage).head == "none":
+        raise InvalidRequest(
+            f"sweep needs a stage that takes the score; {request.stage!r} does not"
+        )
+    return Sweep(request)
 
 
 def read_request(studio: Studio, values: Sequence[Any]) -> GenerationRequest:
@@ -78,7 +113,7 @@ def read_seed(text: str | None) -> int:
 
 def field_values(request: GenerationRequest) -> list[Any]:
     """Field values, in the order of `FIELDS`, that make the same request again."""
-    switches = {"lock": True, "best_of": False, "candidates": DEFAULT_CANDIDATES}
+    switches = {"lock": True, "best_of": False, "candidates": DEFAULT_CANDIDATES, "sweep": False}
     values = request.to_dict() | {"seed": str(request.seed)} | switches
     return [values[name] for name in FIELDS]
 
@@ -96,7 +131,36 @@ def parse_settings(studio: Studio, text: str) -> GenerationRequest:
         raise InvalidRequest("this is not JSON; paste what “Copy settings” gave") from None
     if isinstance(data, dict) and isinstance(data.get("request"), dict):
         data = data["request"]
-    known = set(FIELDS) - set(SWITCHES)
+    known = set(SETTINGS)
     if not isinstance(data, dict) or not {"prompt", "seed"} <= set(data) or set(data) - known:
         raise InvalidRequest("these are not settings of a clip; paste what “Copy settings” gave")
     return studio.request(data.pop("prompt"), **data)
+
+
+def parse_link(studio: Studio, query: Mapping[str, str]) -> GenerationRequest | None:
+    """The request in a shared address, or None where the address holds none.
+
+    What is left out takes the preset's default; what belongs to others is left alone.
+
+    Raises:
+        InvalidRequest: a value is not accepted.
+        MissingWeights: the stage cannot be used.
+    """
+    given = {name: query[name] for name in SETTINGS if name in query}
+    if "prompt" not in given:
+        return None
+    values = {name: number_of(name, text) for name, text in given.items()}
+    return studio.request(values.pop("prompt"), **values)
+
+
+def number_of(name: str, text: str) -> str | int | float:
+    """A setting written as text, as a request wants it.
+
+    Raises:
+        InvalidRequest: a number was expected.
+    """
+    kind = NUMBERS.get(name, str)
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {text!r}; it must be a number") from None

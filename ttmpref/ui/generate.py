@@ -7,7 +7,7 @@ begins, streams and stops is in `ttmpref.ui.controls`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ttmpref.series import Made
 from ttmpref.studio import Studio
 from ttmpref.types import (
     GUIDANCE_SCHEDULES,
     MAX_VARIATIONS,
     SOLVERS,
     Generation,
+    GenerationRequest,
     Progress,
     StageInfo,
+    TtmprefError,
 )
 from ttmpref.ui import words
+from ttmpref.ui.batch import build_batch
 from ttmpref.ui.clips import ClipFolder
 from ttmpref.ui.controls import Controls, Updates, build_controls, connect_run, marks, paced
+from ttmpref.ui.desk import DESK_HTML, DESK_JS
 from ttmpref.ui.errors import sentence, spoken, translated
 from ttmpref.ui.fields import (
     guidance_slider,
@@ -41,21 +46,31 @@ from ttmpref.ui.form import (
     DEFAULT_CANDIDATES,
     FIELDS,
     MOST_CANDIDATES,
+    SWEPT,
     BestOf,
     Order,
+    Sweep,
     field_values,
+    parse_link,
     parse_settings,
     read_order,
 )
 from ttmpref.ui.player import clip_card, number
-from ttmpref.ui.plots import expectation_plot
+from ttmpref.ui.plots import expectation_plot, sweep_plot
 from ttmpref.ui.run import Run
 
 if TYPE_CHECKING:
     from ttmpref.reward.best_of_n import Choice
 
 CLIP_LIST_JS = (Path(__file__).parent / "static" / "clip_list.js").read_text(encoding="utf-8")
-CLIP_LIST_HTML = '<div class="clips" aria-label="Finished clips"></div>' + words.EMPTY_STATE
+CLIP_LIST_HTML = (
+    '<div class="clips" aria-label="Finished clips"></div>'
+    '<details class="history" hidden><summary>History of this visit</summary><ol></ol></details>'
+    f"{words.EMPTY_STATE}"
+)
+SWEEP_HELP = "A clip for each whole score from one seed, with the reward drawn as they come."
+CURVE = "Reward of the clips over the score that they were asked for:"
+NO_CURVE = "Clips cannot be scored here, so there is no reward to draw over the score."
 
 
 def build_generate_tab(studio: Studio, folder: ClipFolder) -> None:
@@ -65,17 +80,19 @@ def build_generate_tab(studio: Studio, folder: ClipFolder) -> None:
             fields = {"prompt": prompt_box(studio)}
             controls = build_controls("Generate", "generate")
             choice = gr.HTML("", elem_id="choice", js_on_load=None)
-        clips = gr.HTML(
-            [], html_template=CLIP_LIST_HTML, js_on_load=CLIP_LIST_JS, elem_id="results"
-        )
+        with gr.Column(elem_id="results"):
+            gr.HTML({}, html_template=DESK_HTML, js_on_load=DESK_JS, elem_id="pair")
+            clips = gr.HTML(
+                [], html_template=CLIP_LIST_HTML, js_on_load=CLIP_LIST_JS, elem_id="clip-list"
+            )
         with gr.Column(elem_id="settings", elem_classes="settings"):
             fields |= _settings(studio)
             paste, apply = _paste_box()
     page = Page(**vars(controls), studio=studio, folder=folder, fields=fields, clips=clips,
                 choice=choice)  # fmt: skip
-    connect_run(
-        page, page.inputs, [fields["seed"]], [page.clips, page.choice], prompt=fields["prompt"]
-    )
+    shown = [page.clips, page.choice]
+    connect_run(page, page.inputs, [fields["seed"]], shown, page.check, fields["prompt"])
+    build_batch(studio, folder, page.inputs)
     _connect_settings(page, paste, apply)
 
 
@@ -100,6 +117,10 @@ def _settings(studio: Studio) -> dict[str, Any]:
     if not all(stage.available for stage in stages.values()):
         gr.HTML(words.unavailable_stages(tuple(stages.values())), js_on_load=None)
     fields["score"] = score_slider(studio, default.takes_score)
+    fields["sweep"] = gr.Checkbox(
+        label=f"Sweep the score from {SWEPT[0]:g} to {SWEPT[-1]:g}", elem_id="sweep",
+        info=SWEEP_HELP, interactive=default.takes_score,
+    )  # fmt: skip
     fields["guidance"] = guidance_slider(studio)
     with gr.Accordion("More settings", open=False, elem_id="advanced"):
         fields |= _advanced(studio)
@@ -157,7 +178,9 @@ def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
     seed, lock = page.fields["seed"], page.fields["lock"]
     best_of = page.fields["best_of"]
     switched = [page.fields[name] for name in ("candidates", "variations")]
-    stage.change(page.show_stage, inputs=stage, outputs=[stage, score], **quiet)
+    sweep = page.fields["sweep"]
+    stage.change(page.show_stage, inputs=stage, outputs=[stage, score, sweep], **quiet)
+    gr.on(None, page.use_link, outputs=page.inputs, **quiet)  # when the page is opened
     best_of.change(page.show_candidates, inputs=best_of, outputs=switched, **quiet)
     page.clips.click(page.use_seed, outputs=[seed, lock], **quiet)
     page.clips.select(page.use_all, outputs=page.inputs, **quiet)
@@ -186,7 +209,7 @@ class Page(Controls):
         """Fix the request, show its seed, and say that the run waits its turn."""
         with translated():
             order = read_order(self.studio, values)
-        request = order.request if isinstance(order, BestOf) else order
+        request = order if isinstance(order, GenerationRequest) else order.request
         return self.state(words.waiting(), running=True) | {
             self.run: Run(order),
             self.fields["seed"]: str(request.seed),
@@ -199,6 +222,7 @@ class Page(Controls):
             return
         order = run.request
         cards: list[dict[str, str]] = []
+        rewards: dict[float, float] = {}
         try:
             with closing(self._events(order)) as events:
                 for event in paced(takewhile(run.goes_on, events)):
@@ -207,6 +231,9 @@ class Page(Controls):
                     elif isinstance(event, Generation):
                         cards.append(self._card(event))
                         yield {self.clips: list(cards), self.choice: ""}
+                    elif isinstance(event, Made):
+                        cards.append(self._swept(event, rewards))
+                        yield {self.clips: list(cards), self.choice: swept(rewards)}
                     else:
                         cards = self._ranked(event)
                         yield {self.clips: cards, self.choice: worth(event)}
@@ -215,9 +242,11 @@ class Page(Controls):
             end = words.failed(spoken(error))
         yield self.nothing() if run.dropped else self.state(end, running=False)
 
-    def _events(self, order: Order) -> Iterator[Progress | Generation | Choice]:
+    def _events(self, order: Order) -> Iterator[Progress | Generation | Made | Choice]:
         if isinstance(order, BestOf):
             return self.studio.choose(order.request, order.n)
+        if isinstance(order, Sweep):
+            return self.studio.series(order.tasks)
         return self.studio.stream(order)
 
     def stop(self, run: Run[Order]) -> Updates:
@@ -229,6 +258,9 @@ class Page(Controls):
         return {
             self.fields["stage"]: gr.update(info=words.stage_info(info)),
             self.fields["score"]: gr.update(**score_state(info.takes_score)),
+            self.fields["sweep"]: gr.update(
+                interactive=info.takes_score, **({} if info.takes_score else {"value": False})
+            ),
         }
 
     def show_candidates(self, best_of: bool) -> Updates:
@@ -250,6 +282,12 @@ class Page(Controls):
         with translated():
             return field_values(parse_settings(self.studio, text))
 
+    def use_link(self, request: gr.Request) -> list[Any]:
+        """Values of the whole form for a shared address; none for a plain one."""
+        with translated():
+            shared = parse_link(self.studio, dict(request.query_params))
+        return [gr.skip()] * len(FIELDS) if shared is None else field_values(shared)
+
     def _stage(self, name: str) -> StageInfo:
         return next(stage for stage in self.studio.stages() if stage.name == name)
 
@@ -259,6 +297,19 @@ class Page(Controls):
         marked = self._card(best, f"Best of {len(choice.kept)}")
         return [marked, *(self._card(generation) for generation in others)]
 
+    def _swept(self, made: Made, rewards: dict[float, float]) -> dict[str, str]:
+        """The card of one clip of a sweep; its reward joins the others.
+
+        Raises:
+            TtmprefError: it could not be made.
+        """
+        if made.generation is None:
+            raise TtmprefError(made.error)
+        score = made.task.request.score
+        if made.reward is not None:
+            rewards[score] = made.reward.reward
+        return self._card(made.generation, f"s = {score:g}")
+
     def _card(self, generation: Generation, badge: str = "") -> dict[str, str]:
         stored = self.folder.keep(self.studio, generation)
         html = clip_card(generation, stored, self._stage(generation.request.stage), badge)
@@ -266,12 +317,19 @@ class Page(Controls):
 
 
 def _variations(order: Order) -> int:
-    """Clips that come one by one; the best of several come together."""
-    return 1 if isinstance(order, BestOf) else order.variations
+    """Clips that come at the end of one run of the sampler; a series counts its own."""
+    return order.variations if isinstance(order, GenerationRequest) else 1
 
 
 def _stopped(order: Order) -> str:
     return words.stopped_choosing() if isinstance(order, BestOf) else words.stopped()
+
+
+def swept(rewards: Mapping[float, float]) -> str:
+    """The curve of a sweep so far, or why there is none."""
+    if not rewards:
+        return f'<div class="choice"><p>{NO_CURVE}</p></div>'
+    return f'<div class="choice"><p>{CURVE}</p>{sweep_plot(rewards, SWEPT)}</div>'
 
 
 def worth(choice: Choice) -> str:

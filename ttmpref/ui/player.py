@@ -36,7 +36,8 @@ def clip_card(generation: Generation, stored: StoredClip, stage: StageInfo, badg
     settings = escape(json.dumps(request.to_dict(), ensure_ascii=False), quote=True)
     return (
         f'<article class="clip" data-id="{stored.token}" data-seconds="{seconds:.3f}" '
-        f'data-settings="{settings}" aria-label="Clip with seed {request.seed}">'
+        f'data-settings="{settings}" data-lufs="{_attribute(generation.scores.lufs)}" '
+        f'aria-label="Clip with seed {request.seed}">'
         f'<audio preload="metadata" src="{file_address(stored.files["wav"])}"></audio>'
         f"{_head(generation, stage, badge)}{pictures(generation.clip, _seek(generation.clip))}"
         f"{facts(generation)}{_actions(stored)}</article>"
@@ -126,6 +127,8 @@ def _actions(stored: StoredClip) -> str:
     return (
         f'<footer class="clip-actions">{download_links(stored)}<div class="group">'
         '<button type="button" class="mini" data-copy>Copy settings</button>'
+        '<button type="button" class="mini" data-link>Copy link</button>'
+        '<button type="button" class="mini" data-pair aria-pressed="false">Compare</button>'
         '<button type="button" class="mini" data-use-seed>Use this seed</button>'
         '<button type="button" class="mini" data-use-all>Use all settings</button>'
         "</div></footer>"
@@ -145,6 +148,10 @@ def download_links(stored: StoredClip) -> str:
 
 def _measured(value: float | None, unit: str) -> str:
     return "silent" if value is None else f"{number(value, 1)} {unit}"
+
+
+def _attribute(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def number(value: float, digits: int) -> str:

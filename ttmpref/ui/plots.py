@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -68,18 +68,38 @@ def spectrogram_plot(clip: Clip) -> str:
 
 def expectation_plot(expected: Sequence[float]) -> str:
     """Reward to be expected of the best of n clips, n = 1 ... N (2 at least) from left to right."""
-    low, high, last = min(expected), max(expected), len(expected) - 1
-    heights = [(high - value) / ((high - low) or 1.0) for value in expected]  # 0 at the top
-    points = " ".join(f"{x},{top:.3f}" for x, top in enumerate(heights))
-    label = f"Expected reward of the best of n: {low:.2f} for 1, {high:.2f} for {last + 1}"
-    ticks = _vertical_ticks([(0.0, f"{high:.2f}"), (1.0, f"{low:.2f}")])
+    low, high, count = min(expected), max(expected), len(expected)
+    label = f"Expected reward of the best of n: {low:.2f} for 1, {high:.2f} for {count}"
+    return _curve(dict(enumerate(expected, 1)), range(1, count + 1), label)
+
+
+def sweep_plot(rewards: Mapping[float, float], scores: Sequence[float]) -> str:
+    """Reward of a clip over its score, as far as clips are there.
+
+    Args:
+        rewards: by score, one at least.
+        scores: all of the sweep, rising.
+    """
+    said = ", ".join(f"{reward:.2f} at {score:g}" for score, reward in rewards.items())
+    return _curve(rewards, scores, f"Reward over the score: {said}")
+
+
+def _curve(points: Mapping[float, float], ticks: Sequence[float], label: str) -> str:
+    """Points joined by lines over an axis from the first tick to the last."""
+    low, high = min(points.values()), max(points.values())
+    first, span = ticks[0], ticks[-1] - ticks[0]
+    # from the left in units of the axis, from the top as a share of the height
+    places = [(x - first, (high - y) / ((high - low) or 1.0)) for x, y in points.items()]
+    line = " ".join(f"{x:g},{top:.3f}" for x, top in places)
+    dots = "".join(f"M{x:g} {top:.3f}h0" for x, top in places)
+    values = _vertical_ticks([(0.0, f"{high:.2f}"), (1.0, f"{low:.2f}")][: 1 + (low < high)])
     numbers = "".join(
-        f'<span style="left:{100 * x / last:.1f}%">{x + 1}</span>' for x in range(last + 1)
+        f'<span style="left:{100 * (x - first) / span:.1f}%">{x:g}</span>' for x in ticks
     )
     return (
-        f'<div class="plot plot-curve" role="img" aria-label="{label}">{ticks}'
-        f'<svg viewBox="0 0 {last} 1" preserveAspectRatio="none" aria-hidden="true">'
-        f'<polyline points="{points}"/></svg></div>'
+        f'<div class="plot plot-curve" role="img" aria-label="{label}">{values}'
+        f'<svg viewBox="0 0 {span:g} 1" preserveAspectRatio="none" aria-hidden="true">'
+        f'<polyline points="{line}"/><path d="{dots}"/></svg></div>'
         f'<div class="time-axis" aria-hidden="true">{numbers}</div>'
     )
 

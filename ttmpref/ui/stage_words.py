@@ -22,6 +22,11 @@ HEADS = {
     "latent_adaln": "LatentAdaLN (v4)",
     "text_prepend": "TextPrepend (v5)",
 }
+EMPTY_DESK = (
+    '<div class="empty"><h3>One prompt, every stage</h3><p>Describe some music and press Compare. '
+    "Each stage makes a clip from the same random start, and you switch between them while they "
+    "play.</p></div>"
+)
 EVIDENCE = (
     "Tables and figures measured on this system, beside the paper's published numbers in columns "
     "of their own. The paper's system is larger and learned from other data, so only the direction "

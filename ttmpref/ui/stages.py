@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from html import escape
 from itertools import takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -26,6 +25,7 @@ from ttmpref.types import InvalidRequest, MissingWeights, Progress, StageInfo
 from ttmpref.ui import stage_words, words
 from ttmpref.ui.clips import ClipFolder
 from ttmpref.ui.controls import Controls, Updates, build_controls, connect_run, marks, paced
+from ttmpref.ui.desk import DESK_HTML, DESK_JS
 from ttmpref.ui.errors import sentence, spoken, translated
 from ttmpref.ui.evidence import build_evidence
 from ttmpref.ui.fields import (
@@ -48,8 +48,6 @@ PREFIX = "stages-"
 FIELDS = ("prompt", "seed", "lock", "score", "guidance", "num_steps", "blind")
 MOST_CLIPS = 12
 LETTERS = "ABCDEFGHIJKL"
-DESK_JS = (Path(__file__).parent / "static" / "desk.js").read_text(encoding="utf-8")
-DESK_HTML = (Path(__file__).parent / "static" / "desk.html").read_text(encoding="utf-8")
 
 
 def build_stages_tab(studio: Studio, folder: ClipFolder) -> None:
@@ -72,8 +70,9 @@ def build_stages_tab(studio: Studio, folder: ClipFolder) -> None:
             rows = _other_heads(available)
         with gr.Column(elem_id="stages-results"):
             desk = gr.HTML(
-                {}, html_template=DESK_HTML, js_on_load=DESK_JS, elem_id="desk", padding=False
-            )
+                {}, html_template=DESK_HTML + stage_words.EMPTY_DESK, js_on_load=DESK_JS,
+                elem_id="desk",
+            )  # fmt: skip
             reveal = gr.Button("Which is which?", visible=False, elem_id="stages-reveal")
             climb = gr.Plot(label="The climb", visible=False, elem_id="stages-climb")
             archive = gr.HTML("", elem_id="stages-archive", js_on_load=None)
@@ -83,7 +82,7 @@ def build_stages_tab(studio: Studio, folder: ClipFolder) -> None:
         reveal=reveal, climb=climb, archive=archive,
     )  # fmt: skip
     shown = [desk, reveal, climb, archive]
-    connect_run(page, page.inputs, [fields["seed"]], shown, prompt=fields["prompt"])
+    connect_run(page, page.inputs, [fields["seed"]], shown, page.check, fields["prompt"])
     reveal.click(
         page.uncover, inputs=page.run, outputs=shown, concurrency_limit=None,
         show_progress="hidden", api_visibility="private",

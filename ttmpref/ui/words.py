@@ -75,9 +75,9 @@ def unavailable_stages(stages: tuple[StageInfo, ...]) -> str:
     return f'<details class="missing"{opened}>{summary}<ul>{items}</ul></details>'
 
 
-def idle(label: str) -> str:
-    """Before the first run, which a button of this label starts."""
-    return _state(f"Press {label}, or Enter in the box.")
+def idle(label: str, boxed: bool) -> str:
+    """Before the first run, which a button of this label starts, and a box where there is one."""
+    return _state(f"Press {label}, or Enter in the box." if boxed else "")
 
 
 def waiting() -> str:

@@ -1,7 +1,8 @@
-// Runs once for the desk of the Stages tab (gr.HTML gives `element`, `props`, `watch`).
-// The value is {run, total, clips: [{id, name, source, lufs, html}]}. Clips are loaded as they come
-// and join the one transport that plays them all; a new run begins an empty desk. The transport is
-// the listening study's, served beside this page.
+// Runs once for each desk (gr.HTML gives `element`, `props`, `watch`).
+// The value is {run, clips: [{id, name, source, lufs, html}]}. Clips are loaded as they come and join
+// the one transport that plays them all; a new run begins an empty desk. A script of the page fills
+// a desk by an event "desk" with {place, value}. The transport is the listening study's, served
+// beside this page.
 const find = (name) => element.querySelector(name);
 const bar = find(".transport");
 const help = find("[data-desk-help]");
@@ -75,6 +76,7 @@ async function load({ id, source, lufs }, of) {
 /** Which switches can be used, and which one is on. */
 function mark() {
   for (const [place, radio] of switches().entries()) {
+    radio.name = `heard-${element.closest("[id]").id}`; // one of each desk
     radio.disabled = !levels.has(radio.value);
     radio.checked = transport?.side === radio.value;
     radio.closest(".entry").classList.toggle("heard", radio.checked);
@@ -107,8 +109,7 @@ function choose(id) {
   if (!transport.playing) start();
 }
 
-function take() {
-  const value = props.value || {};
+function take(value) {
   if (value.run !== run) clear();
   run = value.run;
   const clips = value.clips || [];
@@ -140,5 +141,8 @@ element.addEventListener("keydown", (event) => {
   choose(radio.value);
 });
 document.addEventListener("play", () => { transport?.pause(); paint(); }, true);
-watch("value", take);
-take();
+watch("value", () => take(props.value || {}));
+document.addEventListener("desk", ({ detail }) => {
+  if (element.closest(detail.place)) take(detail.value);
+});
+take(props.value || {});

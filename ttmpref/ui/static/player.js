@@ -62,6 +62,11 @@
       const text = JSON.stringify(JSON.parse(card.dataset.settings), null, 2);
       copyText(text).then(() => say(button, "Copied"), () => say(button, "Copying was refused"));
     },
+    "data-link": (card, button) => {
+      const settings = new URLSearchParams(JSON.parse(card.dataset.settings));
+      copyText(`${location.origin}${location.pathname}?${settings}`)
+        .then(() => say(button, "Copied"), () => say(button, "Copying was refused"));
+    },
     "data-remove": (card) => {
       const list = card.parentElement;
       audioOf(card).pause();
