@@ -68,8 +68,9 @@ def one_after_another(lines: Sequence[Line], parents: Mapping[str, str | None]) 
     return found
 
 
-def levels(name: str, title: str, lines: Sequence[Line], paper: bool = False) -> Sheet:
-    """Every row's numbers; with `paper`, its printed ones beside them."""
+def levels(name: str, title: str, lines: Sequence[Line], paper: str | None = None) -> Sheet:
+    """Every row's numbers; beside them those of a section of what the paper printed, if one is
+    named."""
     columns = (
         NAME, N, *LEVELS, *(PAPER if paper else ()),
         Column("fad_infinity", "FAD-inf"), Column("kad", "KAD", digits=4),
@@ -77,7 +78,7 @@ def levels(name: str, title: str, lines: Sequence[Line], paper: bool = False) ->
     )  # fmt: skip
     rows = []
     for line in lines:
-        cells = _cells(line.row) | {"row": line.name} | _printed("levels", line.key)
+        cells = _cells(line.row) | {"row": line.name} | _printed(paper, line.key)
         rows.append(tuple(cells.get(column.name) for column in columns))
     notes = (FAD_NOTE, NOTE) if paper else (FAD_NOTE,)
     return Sheet(name, title, columns, tuple(rows), notes, metric_panels(lines, paper))
@@ -102,13 +103,13 @@ def _cells(row: Row | Missing) -> dict[str, Cell]:
     }
 
 
-def _printed(section: str, key: str) -> dict[str, Cell]:
+def _printed(section: str | None, key: str) -> dict[str, Cell]:
+    if section is None:
+        return {}
     return {f"paper_{metric}": value for metric, value in printed(section, key).items()}
 
 
-def metric_panels(
-    lines: Sequence[Line], paper: bool = False, section: str = "levels"
-) -> tuple[Panel, ...]:
+def metric_panels(lines: Sequence[Line], paper: str | None = None) -> tuple[Panel, ...]:
     """FAD, CLAP score and reward of the rows that are there, over their names."""
     panels = []
     for column in LEVELS:
@@ -117,7 +118,7 @@ def metric_panels(
             value = None if isinstance(line.row, Missing) else getattr(line.row, column.name)
             if value is not None:
                 ours.append((float(place), value))
-            known = printed(section, line.key).get(column.name) if paper else None
+            known = printed(paper, line.key).get(column.name) if paper else None
             if known is not None:
                 theirs.append((float(place), Measure(known)))
         series = [Series("measured here", tuple(ours), "accent")]
@@ -127,8 +128,8 @@ def metric_panels(
     return tuple(panels)
 
 
-def steps(name: str, title: str, lines: Sequence[Line], paper: bool = False) -> Sheet:
-    """Every row against the one that it comes after."""
+def steps(name: str, title: str, lines: Sequence[Line], paper: str | None = None) -> Sheet:
+    """Every row against the one that it comes after; `paper` as in `levels`."""
     by_name = {line.name: line for line in lines}
     pairs = [(by_name[line.after], line) for line in lines if line.after is not None]
     found = [_step(before.row, after.row) for before, after in pairs]
@@ -141,7 +142,7 @@ def steps(name: str, title: str, lines: Sequence[Line], paper: bool = False) -> 
     rows = []
     for (before, after), one, holm in zip(pairs, found, adjusted(found), strict=True):
         cells: dict[str, Cell] = {"row": after.name, "after": before.name, **holm}
-        cells |= _printed("changes", after.key) if paper else {}
+        cells |= _printed(paper, after.key)
         cells |= _reason(before, after) if one is None else _step_cells(one)
         rows.append(tuple(cells.get(column.name) for column in columns))
     return Sheet(name, title, columns, tuple(rows), (STEP_NOTE, *((NOTE,) if paper else ())))

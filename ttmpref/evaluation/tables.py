@@ -9,7 +9,6 @@ once.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -144,8 +143,8 @@ def table2(lab: Lab) -> list[Sheet]:
     lines = chain_lines(lab)
     shown = [*lines, Line("real clips of the captions", lab.real())]
     return [
-        levels("table2", "Table II: the chain, cumulative", shown, paper=True),
-        steps("table2_steps", "Table II, from stage to stage", lines, paper=True),
+        levels("table2", "Table II: the chain, cumulative", shown, "levels"),
+        steps("table2_steps", "Table II, from stage to stage", lines, "changes"),
     ]
 
 
@@ -196,7 +195,7 @@ def table3(lab: Lab) -> list[Sheet]:
         "The paper's text gives one rounded pair of values for both cells of v2 weights run as v1.",
     )  # fmt: skip
     title = "Table III: weights by the head they run under"
-    panels = metric_panels([*lines, *submissions], True, "forwards")
+    panels = metric_panels([*lines, *submissions], "forwards")
     return [Sheet("table3", title, columns, tuple(rows), notes, panels)]
 
 
@@ -282,21 +281,10 @@ def _sweep_panel(column: Column, points: dict[str, list[tuple[float, Row | Missi
 
 def pollution(lab: Lab) -> list[Sheet]:
     """Conditioned on the reward of the full mix against that of the instrumental stem."""
-    lines = [
-        Line("reward of the full mix", lab.row(Condition(FULL_MIX)), FULL_MIX),
-        Line("reward of the instrumental stem", lab.row(Condition("sft")), "sft"),
-    ]
-    lines[1] = dataclasses.replace(lines[1], after=lines[0].name)
+    full = Line("reward of the full mix", lab.row(Condition(FULL_MIX)), FULL_MIX)
+    stem = Line("reward of the instrumental stem", lab.row(Condition("sft")), "sft", full.name)
     title = "Reward pollution: what the fine-tune was conditioned on"
-    shown = levels("pollution", title, [dataclasses.replace(one, key="") for one in lines])
-    known = [printed("pollution", line.key).get("fad") for line in lines]
-    place = [column.name for column in shown.columns].index("reward") + 1
-    sheet = dataclasses.replace(
-        shown,
-        columns=(*shown.columns[:place], PAPER[0], *shown.columns[place:]),
-        rows=tuple(
-            (*row[:place], fad, *row[place:]) for row, fad in zip(shown.rows, known, strict=True)
-        ),
-        notes=(*shown.notes, NOTE),
-    )
-    return [sheet, steps("pollution_steps", f"{title}, difference", lines)]
+    return [
+        levels("pollution", title, [full, stem], "pollution"),
+        steps("pollution_steps", f"{title}, difference", [full, stem]),
+    ]
