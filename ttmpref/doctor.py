@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ttmpref import assets
 from ttmpref.studio import Studio
-from ttmpref.types import TtmprefError
+from ttmpref.types import MissingWeights, TtmprefError
 
 # Module and distribution; the torch trio first, because the rest is built on it.
 PACKAGES = (
@@ -140,9 +140,25 @@ def _preset(preset: str, device: str) -> Iterator[Finding]:
             yield Finding(True, f"stage {stage.name}", f"unavailable: {stage.unavailable}")
         else:
             needed.update(dict.fromkeys(studio.weights_of(stage)))
+    yield _hearing(studio)
     rewards = (*studio.preset.reward_encoders, *studio.preset.reward_heads)
     needed.update(dict.fromkeys(rewards))
     yield from map(_weights, needed)
+
+
+def _hearing(studio: Studio) -> Finding:
+    """Whether the metric CLAP, where it is there, keeps different sounds apart."""
+    from ttmpref.encoders.clap import COLLAPSED
+
+    what = "hearing of the metric CLAP"
+    try:
+        found = studio.similarity_of_sounds()
+    except MissingWeights:
+        return Finding(True, what, "not tried: its weights are not here")
+    except TtmprefError as error:
+        return Finding(False, what, str(error))
+    detail = f"mean cosine of four unlike sounds is {found:.2f}, at most {COLLAPSED} is healthy"
+    return Finding(found <= COLLAPSED, what, detail)
 
 
 def _weights(uri: str) -> Finding:

@@ -496,6 +496,17 @@ class Studio:
         """A text as the backbone uses it."""
         return backbone.project(*self._text_features()(text))
 
+    def similarity_of_sounds(self) -> float:
+        """How alike the metric CLAP hears sounds that have nothing in common; about 1 is broken.
+
+        Raises:
+            MissingWeights, DamagedWeights: its folder cannot be used.
+        """
+        from ttmpref.encoders.clap import mean_similarity
+
+        with self._lock:
+            return mean_similarity(self._clap(self.preset.metric_clap))
+
     def collections(self) -> Collections | None:
         """Distributions of the ranker's rewards over known collections; None without a file."""
         config = self.preset.ranker
