@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import dask
+import dask_jobqueue  # noqa: F401  its defaults must stand before a test sets some of them
 import pytest
 from distributed import LocalCluster, default_client
 
@@ -119,3 +120,19 @@ def test_an_engine_that_is_not_there_says_what_to_do(monkeypatch: pytest.MonkeyP
             engine(name, 1),
         ):
             pass
+
+
+def test_slurm_without_its_command_or_settings_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InvalidRequest, match="needs sbatch"), engine("slurm", 1):
+        pass
+    (tmp_path / "sbatch").write_text("")
+    (tmp_path / "sbatch").chmod(0o755)
+    with (
+        dask.config.set({"jobqueue.slurm.cores": None}),
+        pytest.raises(InvalidRequest, match="jobqueue.slurm .* cores"),
+        engine("slurm", 1),
+    ):
+        pass

@@ -14,6 +14,7 @@ fault of its track.
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
@@ -108,7 +109,7 @@ def _cluster(name: str, workers: int) -> AbstractContextManager[Any]:
                 n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
             )
         case "slurm":
-            cluster = _package("dask_jobqueue", "dask-jobqueue").SLURMCluster()
+            cluster = _slurm()
             cluster.adapt(minimum=workers, maximum=workers)  # jobs that ended are replaced
             return cluster
         case "kubernetes":
@@ -118,6 +119,18 @@ def _cluster(name: str, workers: int) -> AbstractContextManager[Any]:
             return cluster
         case _:
             return nullcontext(name)
+
+
+def _slurm() -> Any:
+    """A cluster whose jobs are as Dask's own configuration says."""
+    package = _package("dask_jobqueue", "dask-jobqueue")
+    if shutil.which("sbatch") is None:
+        raise InvalidRequest("engine 'slurm' needs sbatch, which is not on the PATH")
+    try:
+        return package.SLURMCluster()
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InvalidRequest(f"jobqueue.slurm of Dask's configuration: {reason}") from None
 
 
 def _package(module: str, package: str) -> ModuleType:
