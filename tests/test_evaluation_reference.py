@@ -1,4 +1,4 @@
-"""The command that makes captions and reference from a corpus."""
+"""The command that makes captions and reference from a corpus, and what the demo ships of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from benchmarks.held_out import divide
 from benchmarks.reference import captions, reference
 from training.data import CORPUS_RATE, Corpus
-from ttmpref.evaluation.reference import Reference
+from ttmpref.config import load_preset
+from ttmpref.evaluation.reference import CAPTIONS_FILE, FILE, Reference, reference_folder
 from ttmpref.studio import Studio
+from ttmpref.study.prompts import read_prompts
 
 PIECES, ASKED, SECONDS = 9, 3, 2
 
@@ -50,3 +52,15 @@ def test_no_piece_is_caption_and_reference_and_the_file_can_be_read(
     assert again.clap == pytest.approx(made.clap, abs=1e-3)
     assert again.real.keys() == made.real.keys()
     assert again.said == made.said
+
+
+def test_the_demo_ships_captions_and_a_reference_of_its_own_clap():
+    preset = load_preset("demo")
+    folder = reference_folder(preset)
+    prompts = read_prompts(folder / CAPTIONS_FILE)
+    shipped = Reference.read(folder / FILE, preset)
+    assert len(prompts) == 100
+    assert shipped.clap.shape[1] == preset.metric_clap.dim
+    assert len(shipped.clap) >= 400
+    assert shipped.said["captions"] == [prompt.id for prompt in prompts]
+    assert np.abs(np.linalg.norm(shipped.clap, axis=1) - 1.0).max() < 1e-2
