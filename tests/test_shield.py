@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from ttmpref.ui import shield
@@ -106,3 +107,15 @@ def test_a_body_that_stands_still_is_given_up(
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
     asyncio.run(app(scope, never, note))
     assert statuses[0] == 408
+
+
+def test_mounted_apps_are_found_below_a_path_whether_or_not_the_proxy_takes_it_away(
+    tmp_path: Path,
+) -> None:
+    mounted = Starlette(routes=[Route("/ready", length)])
+    layer = Middleware(Shield, folder=tmp_path)
+    app = FastAPI(routes=[Mount("/api/v1", mounted)], middleware=[layer])
+    app.root_path = "/music"  # as Gradio sets it
+    http = TestClient(app)
+    for path in ("/api/v1/ready", "/music/api/v1/ready"):
+        assert http.get(path).status_code == 200

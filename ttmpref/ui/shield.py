@@ -66,7 +66,7 @@ class Shield:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await self._app(scope, self._bounded(scope, receive), self._guarded(send))
+        await self._app(_below(scope), self._bounded(scope, receive), self._guarded(send))
 
     def _bounded(self, scope: Any, receive: Receive) -> Receive:
         """The same body, as long as it is short enough and keeps coming."""
@@ -108,3 +108,13 @@ class Shield:
             await send(message)
 
         return guarded
+
+
+def _below(scope: Any) -> Any:
+    """The scope as mounted apps understand it behind a proxy that takes the app's path away.
+
+    Gradio is told that path for its links (GRADIO_ROOT_PATH); mounted apps, the studies' among
+    them, would look for it in front of their own and find nothing.
+    """
+    stripped = not scope["path"].startswith(scope.get("root_path", ""))
+    return {**scope, "root_path": ""} if stripped else scope
