@@ -104,6 +104,11 @@ def test_tempo_class_states_the_tempo(many_tags) -> None:
         assert tags.tempo_class == expected
 
 
+def test_tempo_classes_have_their_bounds() -> None:
+    classes = [tempo_class_of(bpm) for bpm in (84.9, 85, 120, 120.1)]
+    assert classes == ["slow", "medium", "medium", "fast"]
+
+
 def test_a_beat_step_keeps_the_class_and_makes_beats_whole_steps(many_tags) -> None:
     step_s = 2048 / 44100
     for tags in many_tags:
