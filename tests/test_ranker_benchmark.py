@@ -43,7 +43,8 @@ def corpus(tmp_path_factory) -> Corpus:
         {
             "id": i, "split": "evaluation", "file": f"{i}.flac", "seconds": SECONDS,
             "captions": [f"piece {i}"],
-            "tags": {"lead": leads[i % 3], "genre": genres[i % 2], "tempo_class": "slow"},
+            "tags": {"lead": leads[i % 3], "genre": genres[i % 2], "tempo_class": "slow",
+                     "tempo_bpm": 6000.0, "beats_per_bar": 4},
         }
         for i in range(PIECES)
     ]  # fmt: skip

@@ -133,10 +133,11 @@ def test_experts_are_the_best_by_both_measures_alike() -> None:
 
 def test_scores_have_the_papers_mean_and_spread() -> None:
     rewards = np.random.default_rng(0).normal(-3.0, 7.0, 1000)
-    scale = ScoreScale.of(rewards)
+    scale = ScoreScale.standard(rewards)
     scores = scale.score(rewards)
     assert scores.mean() == pytest.approx(PAPER_MEAN, abs=1e-5)
     assert scores.std() == pytest.approx(PAPER_STD, abs=1e-5)
+    assert ScoreScale.raw().score(rewards) == pytest.approx(rewards, abs=1e-4)
 
 
 def split_of(value: float, size: int) -> ScoredSplit:
