@@ -432,7 +432,7 @@ def build_tiny_preset_without_weights(root):
 def test_parts_keep_their_seams(studio):
     assert isinstance(studio._text_encoder(), TextEncoder)
     assert isinstance(studio._clap(studio.preset.metric_clap), AudioTextEncoder)
-    assert isinstance(studio._autoencoder(), Autoencoder)
+    assert isinstance(studio._autoencoder(studio.preset.stages[0]), Autoencoder)
 
 
 def test_text_states_do_not_depend_on_the_batch_and_pads_are_kept(studio):

@@ -296,7 +296,7 @@ def test_the_separators_step_renders_voices_trains_and_leaves_a_bag(
     assert read_bag(str(place.assets / small.folder), BAG).sources == ("vocals",)
     assert json.loads((place.assets / "logs" / "separator.json").read_text())["updates"] == 2
     without = dataclasses.replace(place, recipe=recipe.model_copy(update={"separator": None}))
-    chain.separator(without)  # nothing to do, and no error
+    chain.chain(without, ("separator",))  # nothing to do, and no error
 
 
 def test_every_shipped_recipe_fits_its_preset() -> None:
