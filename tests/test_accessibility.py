@@ -23,10 +23,10 @@ from ttmpref.study.store import Store
 TOKEN = "an admin token of tests"
 NARROW = (320, 640)
 SCHEMES = ("light", "dark")
-# Colours on their way from one to another are judged when they have arrived.
+# Colours on their way from one to another are judged when they have arrived, or were called off.
 SETTLED = """Promise.all(document.getAnimations()
   .filter((one) => one.effect.getComputedTiming().iterations !== Infinity)
-  .map((one) => one.finished))"""
+  .map((one) => one.finished.catch(() => null)))"""
 GRAVE = ("serious", "critical")
 
 
