@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,6 @@ from ttmpref.generator import Generator, GeneratorParts, TextFeatures
 from ttmpref.models.fluxaudio import FluxAudio
 from ttmpref.types import DamagedWeights, GenerationRequest
 
-log = logging.getLogger(__name__)
 SCALE = "score_scale.json"
 
 
