@@ -10,6 +10,7 @@ Shapes: latents (B, N, C), text (B, T, D), pooled (B, E), score (B,).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -135,7 +136,7 @@ def average_of(
     return Average(network, ema_decay)
 
 
-class BackboneJob:
+class BackboneJob(ABC):
     """Training of a backbone; what it minimises is `loss`."""
 
     def __init__(self, name: str, recipe: BackboneRecipe, backbone: FluxAudio) -> None:
@@ -148,11 +149,11 @@ class BackboneJob:
             fused=sum(p.numel() for p in self.trained) >= FUSED_FROM or None,  # None: by device
         )  # fmt: skip
 
+    @abstractmethod
     def loss(
         self, held_out: bool, generator: torch.Generator, time_mean: float, share: Share = WHOLE
     ) -> Tensor:
         """Mean loss of one share of a batch that follows from the generator alone."""
-        raise NotImplementedError
 
     def restart(self, weights: dict[str, Tensor]) -> None:
         """Begin with these weights of the backbone."""
