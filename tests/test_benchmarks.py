@@ -14,10 +14,15 @@ from benchmarks.descriptors import describe
 from benchmarks.held_out import divide, stated_tags
 from benchmarks.table import ORDER, PAGE, render
 from benchmarks.tagger import BANDS, FRAMES_PER_SECOND, LAGS, tempogram
-from ttmpref.assets import manifest
+from ttmpref.assets import assets_folder, manifest
 from ttmpref.types import Clip
 
 FILES = sorted(RESULTS.glob("*.json"))
+TABLES = [
+    path
+    for path in sorted((assets_folder() / "reference" / "demo" / "tables").glob("*.json"))
+    if not path.stem.endswith(".plotly")
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -70,6 +75,14 @@ def test_no_piece_is_both_prompt_and_other() -> None:
     assert len(asked) == 200 and sorted([*asked, *others]) == list(range(700))
     with pytest.raises(ValueError):
         divide(399, 200)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_a_table_of_the_chain_was_measured_with_the_shipped_weights(path: Path) -> None:
+    weights = json.loads(path.read_text(encoding="utf-8"))["record"]["weights"]
+    shipped = {f"asset://demo/{name}": e["sha256"] for name, e in manifest("demo").items()}
+    stale = [uri for uri, sha256 in weights.items() if shipped.get(uri) != sha256]
+    assert weights and not stale, f"measure again: python -m ttmpref tables {path.stem}"
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,11 @@ from pydantic import Field
 
 from training.corpus import CorpusRecipe
 from ttmpref.config import (
-    ConfigError,
     FrozenConfig,
     HeadKind,
     Preset,
+    load_named,
     load_preset,
-    read_yaml,
-    validated,
 )
 from ttmpref.reward.ranker import DROPOUT, HIDDEN
 
@@ -385,10 +383,4 @@ def recipe_hash(part: FrozenConfig) -> str:
 
 def load_recipe(name_or_path: str) -> Recipe:
     """A shipped recipe by name or any by path; raises `ConfigError` naming the wrong key."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = RECIPE_FOLDER / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in RECIPE_FOLDER.glob("*.yaml")))
-            raise ConfigError(f"recipe {name_or_path!r} is unknown; accepted: {known}")
-    return validated(Recipe, read_yaml(path), str(path))
+    return load_named(Recipe, "recipe", RECIPE_FOLDER, name_or_path)

@@ -554,19 +554,28 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: name != "demo"))
 
 
+def load_named(schema: type[ConfigT], kind: str, folder: Path, name_or_path: str) -> ConfigT:
+    """A shipped record `<folder>/<name>.yaml` by name, or any by the path of its YAML file.
+
+    Raises:
+        ConfigError: unknown name (the known ones are listed) or a mistake in the file.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        known = sorted(shipped.stem for shipped in folder.glob("*.yaml"))
+        if name_or_path not in known:
+            raise ConfigError(
+                f"{kind} {name_or_path!r} is unknown; accepted: {', '.join(known)}, "
+                "or the path of a .yaml file"
+            )
+        path = folder / f"{name_or_path}.yaml"
+    return validated(schema, read_yaml(path), str(path))
+
+
 def load_preset(name_or_path: str) -> Preset:
     """A shipped preset by name, or any preset by the path of its YAML file.
 
     Raises:
         ConfigError: unknown name (the known ones are listed) or a mistake in the file.
     """
-    if name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
-    elif name_or_path in preset_names():
-        path = PRESET_FOLDER / f"{name_or_path}.yaml"
-    else:
-        raise ConfigError(
-            f"preset {name_or_path!r} is unknown; accepted: {', '.join(preset_names())}, "
-            "or the path of a .yaml file"
-        )
-    return validated(Preset, read_yaml(path), str(path))
+    return load_named(Preset, "preset", PRESET_FOLDER, name_or_path)

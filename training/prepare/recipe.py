@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ttmpref.config import ConfigError, FrozenConfig, read_yaml, validated
+from ttmpref.config import FrozenConfig, load_named
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
@@ -52,10 +52,4 @@ class PrepareRecipe(FrozenConfig):
 
 def load_prepare_recipe(name_or_path: str) -> PrepareRecipe:
     """A shipped recipe by name or any by path; raises `ConfigError` naming the wrong key."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = RECIPE_FOLDER / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in RECIPE_FOLDER.glob("*.yaml")))
-            raise ConfigError(f"recipe {name_or_path!r} is unknown; accepted: {known}")
-    return validated(PrepareRecipe, read_yaml(path), str(path))
+    return load_named(PrepareRecipe, "recipe", RECIPE_FOLDER, name_or_path)
