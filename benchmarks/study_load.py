@@ -12,6 +12,8 @@ trial lasts `PACE` of two seconds, so that a run is some twenty times as busy as
 from __future__ import annotations
 
 import dataclasses
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,4 +86,5 @@ def measure(setting: Setting) -> Report:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers end with it
     run("study_load", measure, __doc__)

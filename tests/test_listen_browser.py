@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ SYSTEMS: dict[str, Any] = {
     "pairs": {"main": [list(LABELS)], "votes_per_pair": 50},
     "analysis": {"primary": "<".join(LABELS)},
 }
+NASTY = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
 STUDIES: dict[str, dict[str, Any]] = {
     "whole": {"recruitment": {"complete_code_env": CODE_VARIABLE}},
     "short": {"session": SHORT},
@@ -50,6 +52,13 @@ STUDIES: dict[str, dict[str, Any]] = {
         "recruitment": {"source": "prolific"},
         "screening": {"headphones": "hp"},
         "reveal": "close",
+    },
+    "nasty": {
+        "session": SHORT,
+        "title": NASTY,
+        "question": {"en": NASTY},
+        "consent": {"text": {"en": NASTY}},
+        "recruitment": {"source": "prolific"},
     },
 }
 
@@ -107,12 +116,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
         running.stop()
         running.store.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
 
 
 def opened(chromium: Any, url: str, *size_and_scheme: Any, **options: Any) -> Any:
@@ -358,6 +361,27 @@ def test_every_control_has_a_name_and_every_screen_one_heading(
         assert "ready" in page.locator("#notice[aria-live=polite]").text_content()
 
 
+def test_check_20_what_a_study_or_a_listener_writes_is_text_and_nothing_else(
+    chromium: Any, server: Server
+) -> None:
+    """The visit fails by itself when anything is asked elsewhere, or the policy is broken."""
+    before = server.votes()
+    with opened(chromium, f"{server.url('nasty')}?PROLIFIC_PID={quote(NASTY)}") as visit:
+        page = visit.page
+        assert page.title() == NASTY and page.get_by_text(NASTY).first.is_visible()
+        join(page)
+        for number in (1, 2):
+            step(page, number)
+            assert page.get_by_role("heading", name=NASTY).is_visible()
+            listen(page)
+            page.get_by_text("Add a comment").click()
+            page.locator("textarea").fill(NASTY)
+            answer(page)
+        page.get_by_role("heading", name="Thank you").wait_for()
+        assert page.evaluate("window.hit") is None and page.locator("main img").count() == 0
+    assert server.votes() == before + 1
+
+
 # ------------------------------------------------------------------------------ nothing is lost
 
 
@@ -382,7 +406,7 @@ def test_an_answer_opens_when_both_clips_were_heard_enough(chromium: Any, server
 
 def test_a_vote_waits_for_the_network_and_is_stored_once(chromium: Any, server: Server) -> None:
     before = server.votes()
-    with opened(chromium, server.url("short"), expected=("ERR_INTERNET", "ERR_FAILED")) as visit:
+    with opened(chromium, server.url("short"), expected=("ERR_", "503")) as visit:
         page = visit.page
         join(page)
         go_through_practice(page)
@@ -392,21 +416,24 @@ def test_a_vote_waits_for_the_network_and_is_stored_once(chromium: Any, server: 
         page.get_by_text("Not saved yet").wait_for()
         visit.picture("listen-8-offline")
         assert server.votes() == before
-        lost = []
+        lost, full = [], {"status": 503, "json": {"error": {"code": "unavailable"}}}
 
         def lose_the_answer(route: Any) -> None:
-            """The server stores the vote, but its answer never arrives."""
-            if lost:
+            """The server's disk is full; then it stores the vote, but its answer never arrives."""
+            if not lost:
+                lost.append(503)
+                route.fulfill(**full, headers={"Retry-After": "1"})
+            elif len(lost) == 1:
+                lost.append(route.fetch().status)
+                route.abort()
+            else:
                 route.continue_()
-                return
-            lost.append(route.fetch().status)
-            route.abort()
 
         page.route("**/vote", lose_the_answer)
         visit.context.set_offline(False)
         page.get_by_role("heading", name="Thank you").wait_for()
         assert page.evaluate("Object.keys(localStorage).filter((k) => k.includes('vote'))") == []
-    assert lost == [200]
+    assert lost == [503, 200]
     assert server.votes() == before + 1
     assert server.last_vote().choice == "TIE"
 
@@ -478,6 +505,142 @@ def test_a_reload_keeps_what_was_heard(chromium: Any, server: Server) -> None:
         page.locator("button.heard[aria-label='Clip B']").wait_for()
         answer(page)  # and the server has counted the same
         step(page, 2)
+
+
+def slow_line(page: Any, latency_ms: float, bytes_per_second: float) -> Any:
+    """Make the page's network slow from now on; gives what can change it again."""
+    line = page.context.new_cdp_session(page)
+    line.send("Network.enable")
+    set_line(line, latency_ms, bytes_per_second)
+    return line
+
+
+def set_line(line: Any, latency_ms: float, bytes_per_second: float) -> None:
+    speed = {"downloadThroughput": bytes_per_second, "uploadThroughput": bytes_per_second}
+    conditions = {"offline": False, "latency": latency_ms, **speed}
+    line.send("Network.emulateNetworkConditions", conditions)
+
+
+def test_on_a_slow_line_nothing_plays_before_both_clips_are_there(
+    chromium: Any, server: Server
+) -> None:
+    before = server.votes()
+    with opened(chromium, server.url("short")) as visit:
+        page, asked = visit.page, []
+        page.on("request", lambda one: "/stimuli/" in one.url and asked.append(one.url))
+        page.get_by_role("checkbox").check()
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_label("Headphones", exact=True).check()
+        page.get_by_role("button", name="Begin").click()
+        page.get_by_role("button", name="Play the noise").click()
+        line = slow_line(page, 300, 4_000)  # bytes a second; a clip has 16,044
+        page.evaluate(WATCH_LOADING)
+        page.get_by_role("button", name="The volume is comfortable").click()
+        page.locator("button.side:enabled").first.wait_for()
+        states = page.evaluate("loading")
+        visit.picture("listen-slow-loaded")
+        shares = [share for share, _, _ in states]
+        assert shares == sorted(shares) and any(0 < share < 0.6 for share in shares)
+        assert {(sides, others) for _, sides, others in states} == {(0, 0)}
+        assert page.locator("button.side:enabled").count() == 2
+        assert len(asked) == 2
+        go_through(page, 2, "B is better")
+        set_line(line, 0, -1)
+    assert server.votes() == before + 1
+    vote = server.last_vote()
+    assert vote.choice == "B" and min(vote.cover_a, vote.cover_b) >= 0.7
+
+
+# What stands on the page whenever the loading bar moves: its value, and how many of the clips'
+# buttons and of the other controls can be used.
+WATCH_LOADING = """() => {
+  window.loading = [];
+  const usable = (what) => document.querySelectorAll(what).length;
+  const note = () => {
+    const bar = document.querySelector(".loading progress");
+    if (!bar || bar.closest("[hidden]")) return;
+    loading.push([bar.value, usable(".side:enabled"),
+      usable(".transport :enabled, .answers:enabled")]);
+  };
+  new MutationObserver(note).observe(document.body,
+    { subtree: true, childList: true, attributes: true });
+}"""
+
+
+def test_a_vote_on_a_slow_line_survives_the_tab_that_sent_it(
+    chromium: Any, server: Server
+) -> None:
+    before = server.votes()
+    with opened(chromium, server.url("short")) as visit:
+        page = visit.page
+        join(page)
+        go_through_practice(page)
+        listen(page)
+        slow_line(page, 2_000, 1_000)
+        with page.expect_request("**/vote"):
+            answer(page, "B is better")
+        link = page.url
+        page.close()  # the vote is on its way, or was never sent: nobody can tell
+        visit.page = page = visit.context.new_page()
+        driver.watch(visit, page, server.origin)
+        page.goto(link)
+        page.get_by_role("heading", name="Thank you").wait_for()
+        assert page.evaluate("Object.keys(localStorage).filter((k) => k.includes('vote'))") == []
+    assert server.votes() == before + 1
+    assert server.last_vote().choice == "B"
+
+
+# Chromium without a window has no tab that is out of sight: the page is told that it were.
+SIGHT = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+HIDE_AT_ONCE = f"""() => {{
+  const sight = {SIGHT};
+  const button = document.querySelector("button[aria-label='Clip A']");
+  const seen = new MutationObserver(() => {{
+    if (!button.classList.contains("playing")) return;
+    seen.disconnect();
+    sight(true);
+  }});
+  seen.observe(button, {{ attributes: true }});
+  button.click();
+}}"""
+
+
+def test_what_plays_out_of_sight_is_not_heard_and_the_place_is_kept(
+    chromium: Any, server: Server
+) -> None:
+    hidden_ms = 1_500
+    with opened(chromium, server.url("short")) as visit:
+        page = visit.page
+        join(page)
+        go_through_practice(page)
+        page.locator("button.side:enabled").first.wait_for()
+        page.evaluate(HIDE_AT_ONCE)
+        page.get_by_role("button", name="Play", exact=True).wait_for()  # it has paused by itself
+        place = page.locator("input[type=range]").input_value()
+        page.wait_for_timeout(hidden_ms)  # longer than the clip
+        assert page.locator("button.heard").count() == 0
+        page.evaluate(f"({SIGHT})(false)")
+        assert page.locator("input[type=range]").input_value() == place
+        assert page.get_by_text("listen to 1 s more of A and 1 s more of B").is_visible()
+        assert page.get_by_role("button", name="Save and go on").is_disabled()
+        listen(page)
+        page.get_by_label("A is better", exact=True).check()
+        page.get_by_label("Certain").check()
+        visit.context.set_offline(True)
+        visit.expected = ("ERR_INTERNET",)
+        page.get_by_role("button", name="Save and go on").click()
+        page.get_by_text("Not saved yet").wait_for()
+        page.evaluate(f"({SIGHT})(true)")  # and the vote is sent from there, too
+        visit.context.set_offline(False)
+        page.get_by_role("heading", name="Thank you").wait_for()
+    vote = server.last_vote()
+    assert vote.hidden_ms >= hidden_ms
+    assert min(vote.cover_a, vote.cover_b) >= 0.7
+    assert vote.heard_a_ms + vote.heard_b_ms + vote.hidden_ms <= vote.rt_ms + 100
+    assert vote.switches == 1
 
 
 def stored_pause(request: Any) -> bool:

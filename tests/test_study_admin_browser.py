@@ -46,12 +46,6 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     root = tmp_path_factory.mktemp("admin")
     study = write_study(root / "study", title=TITLE, session=SESSION)

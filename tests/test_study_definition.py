@@ -87,6 +87,7 @@ def test_the_hash_covers_meaning_and_not_spelling(write):
         ("systems", [{"label": "x", "audio": "x", "csv": "x.csv"}], "systems.0: system 'x' needs"),
         ("systems", [{"label": "x", "audio": "x", "takes": 2}], "audio needs {take}"),
         ("audio.min_seconds", 11, "min_seconds 11 exceeds seconds 10"),
+        ("ranker", {"name": "clap_score", "file": "x"}, "ranker: name is 'clap_score', which is"),
         ("prompts.file", "none.txt", "none.txt: no such file"),
         ("prompts.file", "list.exe", "prompt lists are"),
     ],

@@ -8,6 +8,10 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from uuid import uuid4
 
 import pandas as pd
@@ -21,7 +25,7 @@ from ttmpref.study.analysis import Plan, analyse
 from ttmpref.study.cli import study_app
 from ttmpref.study.columns import TABLES
 from ttmpref.study.definition import Exclusion, load_study
-from ttmpref.study.errors import NotFound, Unprocessable
+from ttmpref.study.errors import Conflict, NotFound, Unprocessable
 from ttmpref.study.export import MANIFEST, export_files, export_study, find_export
 from ttmpref.study.records import build_folder, clip_path
 from ttmpref.study.rehearsal import Rehearsal, coverage
@@ -33,6 +37,7 @@ from ttmpref.study.store.people import Joining
 from ttmpref.study.store.trials import Finished
 from ttmpref.study.votes import Votes
 
+ROOT = Path(__file__).parents[1]
 COMMENT = 'quotes "x", comma, new\nline, 🎹, =1+1'
 
 
@@ -40,8 +45,8 @@ COMMENT = 'quotes "x", comma, new\nline, 🎹, =1+1'
 def finished(tmp_path_factory):
     """A study that four people have finished, one of whom has withdrawn, and its store."""
     root = tmp_path_factory.mktemp("export")
-    rows = ["system,prompt_id,score"]
-    rows += [f"{system},{prompt},{0.1 * prompt + gain}" for prompt in range(1, 7)
+    rows = ["system,prompt_id,score,clap_score"]
+    rows += [f"{system},{prompt},{0.1 * prompt + gain},{0.3 - gain}" for prompt in range(1, 7)
              for system, gain in (("old", 0.0), ("new", 0.5))]  # fmt: skip
     (root / "study").mkdir()
     (root / "study" / "scores.csv").write_text("\n".join(rows))
@@ -198,7 +203,8 @@ def test_check_9_the_report_of_an_export_is_that_of_the_database(finished, files
     from_files = analyse_export(files).to_dict()
     folder = export_study(store.reading.dump("tiny"), tmp_path, unblind=True)
     assert analyse_export(read_export(folder)).to_dict() == from_files
-    assert from_files["ranker"] is not None
+    others = {one["name"] for one in from_files["ranker"]["baselines"]}
+    assert {"higher CLAP score wins", "louder wins", "later stage wins"} <= others
     with pytest.raises(NotFound, match="is no export"):
         read_export(tmp_path)
 
@@ -277,6 +283,52 @@ def test_check_32_from_two_folders_to_a_report_in_five_commands(command, tmp_pat
     assert (tmp_path / folder / "report" / "summary.json").is_file()
     assert "whole" in command("audit", "tiny")[1]
     assert json.loads(command("status", "tiny", "--json")[1])["votes"] == 8
+
+
+def test_every_verb_says_what_it_did_and_every_mistake_what_to_do(command, tmp_path):
+    path = tmp_path / "mine" / "study.yaml"
+    write_study(path.parent, prompts=4, session={"trials": 4})
+    with pytest.raises(NotFound, match="no such study"):
+        command("pause", "tiny")
+    assert command("build", path)[0] == 0 and command("open", path)[0] == 0
+    assert command("pause", "tiny")[1] == "tiny is paused\n"
+    assert "paused" in command("status")[1]
+    assert "tiny is open" in command("open", "tiny")[1]  # goes on, by its name
+    blind, seeing = (command("export", "tiny", *more)[1].strip() for more in ([], ["--unblind"]))
+    manifests = [json.loads((tmp_path / one / MANIFEST).read_text()) for one in (blind, seeing)]
+    assert [manifest["blind"] for manifest in manifests] == [True, False]
+    assert manifests[0]["audit_head"] != manifests[1]["audit_head"]  # lifting it is recorded
+    assert command("close", "tiny")[1] == "tiny is closed\n"
+    with pytest.raises(Conflict, match="closed"):
+        command("open", "tiny")
+    assert command("audit", "tiny")[1] == "tiny is whole\n"
+    assert command("forget")[0] == 0
+
+
+def test_check_9_two_processes_write_the_same_export_and_report(finished, tmp_path):
+    """Each with its own order of sets; only the names of the folders say when."""
+    _, study, root = finished
+    environment = {
+        **os.environ, "TTMPREF_DATA_DIR": str(root / "data"), "DATABASE_URL": "",
+        "TTMPREF_SECRET": "a secret of tests",
+    }  # fmt: skip
+    written = []
+    for seed in ("1", "2"):
+
+        def run(*arguments: object) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "ttmpref", "study", *map(str, arguments)],
+                env={**environment, "PYTHONHASHSEED": seed},  # noqa: B023 - run at once
+                cwd=ROOT, check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            return done.stdout.strip()
+
+        folder = Path(run("export", "tiny", "--results", tmp_path / seed))
+        run("report", folder)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        written.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert {"report/summary.json", "report/methods.txt", "votes.parquet"} <= set(written[0])
+    assert written[0] == written[1]
 
 
 def test_simulating_says_that_it_does(command, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import nullcontext
 
 import pytest
 
 from benchmarks import study_load
 from benchmarks.common import parse_setting, write_result
-from benchmarks.postgres_server import NoPostgres, create_database, postgres_server
+from benchmarks.postgres_server import create_database
 from benchmarks.study_load import KILLS, MOST_SECONDS, figures_of, loads
 from benchmarks.study_raters import Load, Outcome, run_load
 
@@ -21,15 +20,8 @@ SMALL = {"trials": 8, "prompts": 10, "sample_rate": 8_000, "pace": 0.0}
 def database(request):
     """DATABASE_URL of an empty database: SQLite's default, or PostgreSQL."""
     if request.param == "sqlite":
-        yield ""
-        return
-    try:
-        with postgres_server(safe=False) as server:
-            yield create_database(server)
-    except NoPostgres as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
+        return ""
+    return create_database(request.getfixturevalue("postgres"))
 
 
 def check(load, outcome):

@@ -7,10 +7,12 @@ import pytest
 
 from tests.studies import RATE, shared_data, tone, write_study
 from ttmpref.audio import read_clip, write_clip
+from ttmpref.studio import Studio
+from ttmpref.study.cli import Studios
 from ttmpref.study.definition import Audio
 from ttmpref.study.errors import BuildError
 from ttmpref.study.leaks import OUTER, file_facts, leak_report
-from ttmpref.study.records import BUILD_FILE, clip_path, read_build
+from ttmpref.study.records import BUILD_FILE, build_folder, clip_path, read_build
 from ttmpref.study.rendering import HEADER_BYTES, audible_span, degraded, render_prompt
 from ttmpref.study.stimuli import build_study
 from ttmpref.types import Clip
@@ -177,6 +179,38 @@ def test_takes_of_one_system_meet_spread_over_margins(tmp_path):
     assert takes.count((0, 1)) == 3 and len(main) == 6
     assert len({pair.prompt_id for pair in main if build.stimuli[pair.hi].take == 1}) == 3
     assert len(build.scores) == 12 and {s.scorer for s in build.scores} == {"ranker"}
+    # What the ranker is held against is taken along, and does not decide which takes meet.
+    wide = [f"{row},{'reward_without_prompt' if i == 0 else 0.0}" for i, row in enumerate(rows)]
+    (folder / "scores.csv").write_text("\n".join(wide))
+    again = build_study(study, tmp_path / "build")
+    assert again.pairs == build.pairs and again.scores[:12] == tuple(
+        score.model_copy(update={"scorer_sha256": again.scores[0].scorer_sha256})
+        for score in build.scores
+    )
+    assert {score.scorer for score in again.scores[12:]} == {"reward_without_prompt"}
+    (folder / "scores.csv").write_text("\n".join([*wide[:-1], f"{rows[-1]},high"]))
+    with pytest.raises(BuildError, match="reward_without_prompt is 'high'; a finite number"):
+        build_study(study, tmp_path / "build")
+
+
+def test_a_preset_scores_clips_and_says_what_its_ranker_is_held_against(scoring_preset, tmp_path):
+    study = write_study(tmp_path / "study", prompts=2, ranker={"preset": str(scoring_preset)})
+    folder = build_folder(tmp_path / "data", study.definition)
+    build = build_study(study, folder, score=Studios("cpu").score)
+    found = {(score.stimulus, score.scorer): score.score for score in build.scores}
+    studio = Studio.open(str(scoring_preset), "cpu")
+    for place, stimulus in enumerate(build.stimuli):
+        if stimulus.system not in ("old", "new"):
+            continue
+        (path,) = (tmp_path / "study" / stimulus.system).glob(f"{stimulus.prompt_id}.*")
+        clip, text = read_clip(path), f"prompt number {stimulus.prompt_id}"
+        (reward,) = studio.score([clip], text)
+        assert found[place, "ranker"] == pytest.approx(reward.reward, abs=1e-5)
+        without = found[place, "reward_without_prompt"]
+        assert without == pytest.approx(reward.reward_without_prompt, abs=1e-5)
+        similarity = studio.clap_score(clip, text)
+        assert found[place, "clap_score"] == pytest.approx(similarity, abs=1e-5)
+        assert -1 <= similarity <= 1
 
 
 @pytest.mark.parametrize(
@@ -230,7 +264,7 @@ def test_check_15_chance_is_inside_the_null_band():
 def test_check_15_the_published_clips_shout_and_our_build_of_them_does_not(tmp_path):
     folder = shared_data("paper_clips")
     supplied, delivered = {}, {}
-    for prompt in ("3", "46", "75"):
+    for prompt in sorted(path.stem for path in (folder / "baseline").glob("*.wav")):
         paths = {system: folder / system / f"{prompt}.wav" for system in ("baseline", "sub1")}
         clips = {f"{system}/{prompt}/0": read_clip(path) for system, path in paths.items()}
         for key, one in render_prompt(clips, Audio()).items():
@@ -240,6 +274,7 @@ def test_check_15_the_published_clips_shout_and_our_build_of_them_does_not(tmp_p
             path.write_bytes(one.data)
             supplied[system, prompt, 0] = file_facts(paths[system])
             delivered[system, prompt, 0] = file_facts(path)
+    assert len(supplied) == len(delivered) == 20
     contrast = [("baseline", "sub1")]
     assert leak_report(supplied, contrast)[0].outer_auc == 1.0
     assert leak_report(delivered, contrast)[0].outer_auc <= 0.55

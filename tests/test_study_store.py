@@ -7,7 +7,6 @@ failure, else those are skipped.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
 import sqlite3
@@ -21,7 +20,7 @@ import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from benchmarks.postgres_server import NoPostgres, create_database, postgres_server
+from benchmarks.postgres_server import create_database
 from tests.studies import Clock, ballot, heard, settings_for, write_study
 from ttmpref.study.definition import Study
 from ttmpref.study.errors import (
@@ -47,18 +46,6 @@ CONSENT = Joining("1", True, "203.0.113.7")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Address of a PostgreSQL server."""
-    try:
-        with postgres_server(safe=False) as url:
-            yield url
-    except NoPostgres as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Study, Path]:
     """A study and a data folder that holds its build; both are copied, never changed."""
     root = tmp_path_factory.mktemp("built")
@@ -74,7 +61,7 @@ def opened(request, tmp_path_factory, built) -> str:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('opened') / 'studies.sqlite3'}"
     else:
-        url = create_database(request.getfixturevalue("server"))
+        url = create_database(request.getfixturevalue("postgres"))
     store = Store(settings_for(data, url), Clock())
     store.studies.open(study, "tester")
     store.close()
@@ -121,7 +108,7 @@ def db(request, tmp_path, built, opened) -> Iterator[Db]:
         shutil.copy(opened.removeprefix("sqlite:///"), tmp_path / "studies.sqlite3")
         url = f"sqlite:///{tmp_path / 'studies.sqlite3'}"
     else:
-        url = create_database(request.getfixturevalue("server"), template=opened)
+        url = create_database(request.getfixturevalue("postgres"), template=opened)
     settings, clock = settings_for(tmp_path / "data", url), Clock()
     store = Store(settings, clock)
     yield Db(store, clock, study, settings)

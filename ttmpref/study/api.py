@@ -42,7 +42,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
-from ttmpref.study.definition import GRADES, Definition, sha256_json
+from ttmpref.study.definition import GRADES, sha256_json
 from ttmpref.study.errors import (
     NotFound,
     StudyError,
@@ -56,6 +56,7 @@ from ttmpref.study.export import export_study, find_export
 from ttmpref.study.listening import Event, EventKind, Side
 from ttmpref.study.settings import recruitment_code
 from ttmpref.study.store import Store
+from ttmpref.study.store.context import StudyView
 from ttmpref.study.store.people import Joining, ScreeningKind
 from ttmpref.study.store.tables import HEAD
 from ttmpref.study.store.trials import MAX_EVENTS, Ballot, Finished, TrialView
@@ -245,7 +246,7 @@ def _listener_routes(store: Store) -> APIRouter:
 
     @routes.get("/studies/{slug}")
     def study(slug: str) -> dict[str, Any]:
-        return public_study(store.studies.running(slug).definition)
+        return public_study(store.studies.running(slug))
 
     @routes.post("/studies/{slug}/participants", status_code=201)
     def join(slug: str, body: JoinBody, request: Request) -> dict[str, Any]:
@@ -392,8 +393,9 @@ def peer_of(request: Request, trusted_proxies: int) -> str:
     return request.client.host if request.client else "unknown"
 
 
-def public_study(definition: Definition) -> dict[str, Any]:
+def public_study(view: StudyView) -> dict[str, Any]:
     """What a page may know of a study before and during a session."""
+    definition = view.definition
     session, consent, method = definition.session, definition.consent, definition.method
     return {
         "slug": definition.slug,
@@ -414,7 +416,7 @@ def public_study(definition: Definition) -> dict[str, Any]:
         },
         "needs_id": definition.recruitment.needs_id,
         "prompts_shown": definition.prompts.show,
-        "trials": session.length,
+        "trials": view.session_length,
         "max_minutes": session.max_minutes,
         "min_coverage": session.min_coverage,
         "clip_ms": definition.audio.duration_ms,

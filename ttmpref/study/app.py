@@ -20,7 +20,8 @@ from starlette.routing import BaseRoute, Mount
 
 from ttmpref.study.admin_page import admin_routes
 from ttmpref.study.page import ADDRESS, build_page
-from ttmpref.study.settings import StudySettings
+from ttmpref.study.push import start_push
+from ttmpref.study.settings import PushSettings, StudySettings
 from ttmpref.types import TtmprefError
 
 if TYPE_CHECKING:  # heavy, and not needed before the first request
@@ -130,7 +131,8 @@ def serve(host: str, port: int, workers: int, results: Path) -> None:
 
     from ttmpref.study.store import Store
 
-    Store(StudySettings.from_environment()).close()
+    store = Store(StudySettings.from_environment())
+    start_push(PushSettings.from_environment(), lambda: store)
     os.environ[RESULTS_VARIABLE] = str(results)
     uvicorn.run(
         f"{__name__}:application", factory=True, host=host, port=port, workers=workers,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ttmpref.studio import Studio
     from ttmpref.study.definition import StageSource
     from ttmpref.study.records import Build
-    from ttmpref.study.stimuli import Progress, RewardScorer, StageRenderer
+    from ttmpref.study.stimuli import ClipScores, Progress, RewardScorer, StageRenderer
     from ttmpref.study.store import Store
 
 ACTOR = "operator"
@@ -77,7 +77,7 @@ def build(study: StudyArgument, device: DeviceOption = "auto") -> None:
 
     loaded = load_study(study)
     folder = build_folder(StudySettings.from_environment().data_dir, loaded.definition)
-    studios = _Studios(device)
+    studios = Studios(device)
     with _progress() as show:
         built = build_study(loaded, folder, studios.render, studios.score, show)
     _print_build(built)
@@ -281,7 +281,7 @@ def _store() -> Store:
     return Store(StudySettings.from_environment())
 
 
-class _Studios:
+class Studios:
     """Clips and rewards from presets, each opened once."""
 
     def __init__(self, device: str) -> None:
@@ -306,18 +306,24 @@ class _Studios:
 
     @property
     def score(self) -> RewardScorer:
-        def score(
-            preset: str, clips: Sequence[Path], prompts: Sequence[str]
-        ) -> tuple[str, Sequence[float]]:
+        def score(preset: str, clips: Sequence[Path], prompts: Sequence[str]) -> ClipScores:
+            from ttmpref import assets
             from ttmpref.audio import read_clip
-            from ttmpref.study.definition import sha256_json
+            from ttmpref.study.definition import OTHER_SCORES, REWARD, sha256_json
 
-            studio = self._studio(preset)
-            found = [
-                studio.score([read_clip(path)], prompt, timeline=False)[0]
-                for path, prompt in zip(clips, prompts, strict=True)
-            ]
-            return sha256_json(found[0].protocol), [one.reward for one in found]
+            studio, found, similarities = self._studio(preset), [], []
+            for path, prompt in zip(clips, prompts, strict=True):
+                clip = read_clip(path)
+                found += studio.score([clip], prompt, timeline=False)
+                similarities.append(studio.clap_score(clip, prompt))
+            ranker = sha256_json(found[0].protocol)
+            clap = assets.digest(studio.preset.metric_clap.folder)
+            without, similarity = OTHER_SCORES
+            return {
+                REWARD: (ranker, [one.reward for one in found]),
+                without: (ranker, [one.reward_without_prompt for one in found]),
+                similarity: (clap, similarities),
+            }
 
         return score
 

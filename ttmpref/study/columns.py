@@ -126,6 +126,8 @@ music_ms number between them, ms
 bandwidth_hz number highest frequency within 70 dB of the strongest, Hz
 stage integer place of the system in the definition, from 0
 reward number score by the study's ranker
+reward_without_prompt number the same ranker's without the prompt
+clap_score number similarity of clip and prompt as a CLAP encoder hears them
 qa_status text pass or waived
 """)
 
@@ -140,9 +142,9 @@ at text UTC; empty for rules, which are applied to the votes as they are
 
 RANKER_SCORES = _columns("""
 stimulus text id
-scorer text name of the scorer
+scorer text name of the study's ranker, or of another score of the table stimuli
 scorer_sha256 text of its weights, or of the table of scores
-score number reward given the prompt
+score number what it says of the clip
 """)
 
 TABLES: dict[str, tuple[Column, ...]] = {

@@ -25,6 +25,8 @@ from ttmpref.types import MAX_SEED, VOTES, ConfigError, Vote
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".aiff")
 SOURCES = ("audio", "csv", "stage")
 DEGRADED = "degraded"  # stands for a system in attention checks
+REWARD = "reward"  # what the ranker's scores are called beside others
+OTHER_SCORES = ("reward_without_prompt", "clap_score")  # what a ranker is held against
 GRADES = (-3, 3)  # of a graded answer: -3 A is much better, 3 B is much better (CCR of P.800)
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
@@ -154,9 +156,10 @@ class Ranker(FrozenConfig):
     """Rewards of the clips, for margins and for comparing the ranker with people.
 
     Attributes:
-        name: what the scores are called in exports.
-        file: table with columns system, prompt_id, score and, where there are several, take.
-        preset: scores by this preset's ranker instead.
+        name: what the rewards are called in exports.
+        file: table with columns system, prompt_id, score and, where there are several, take; where
+            it has them, `OTHER_SCORES` are taken along.
+        preset: scores by this preset's ranker, and its metric CLAP, instead.
     """
 
     name: Label = "ranker"
@@ -167,6 +170,8 @@ class Ranker(FrozenConfig):
     def _one_source(self) -> Ranker:
         if (self.file is None) == (self.preset is None):
             raise ValueError("needs either file or preset")
+        if self.name in OTHER_SCORES:
+            raise ValueError(f"name is {self.name!r}, which is a column of its own")
         return self
 
 
@@ -222,11 +227,6 @@ class Session(FrozenConfig):
     min_coverage: float = Field(0.7, ge=0, le=1)
     lease_minutes: int = Field(15, gt=0, le=24 * 60)
     resume_days: int = Field(7, gt=0, le=90)
-
-    @property
-    def length(self) -> int:
-        """Trials of one person, practice included."""
-        return self.practice + self.trials + self.attention + self.repeats
 
 
 class Screening(FrozenConfig):

@@ -20,7 +20,7 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,7 +31,7 @@ from uuid import uuid4
 from ttmpref import __version__
 from ttmpref.audio import write_files
 from ttmpref.study.columns import COMMENT, TABLES, Column, codebook
-from ttmpref.study.definition import DEGRADED
+from ttmpref.study.definition import DEGRADED, OTHER_SCORES, REWARD
 from ttmpref.study.errors import NotFound
 from ttmpref.study.store.reading import Dump, Row
 from ttmpref.types import OutputError, vote_target
@@ -233,11 +233,10 @@ class _Rows:
 
     def stimuli(self) -> list[Row]:
         ranker = self.dump.definition.ranker
-        rewards = {
-            score["stimulus_id"]: score["score"]
-            for score in self.dump.scores
-            if ranker is not None and score["scorer"] == ranker.name
-        }
+        scores: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        for score in self.dump.scores:
+            kind = REWARD if score["scorer"] == ranker.name else score["scorer"]
+            scores[score["stimulus_id"]][kind] = score["score"]
         return [
             {
                 **clip,
@@ -247,7 +246,7 @@ class _Rows:
                 "clip": _clip_name(clip),
                 "source_sha256": None if self.blind else clip["source_sha256"],
                 "stage": None if self.blind else self.order[clip["system_id"]],
-                "reward": rewards.get(clip["id"]),
+                **{kind: scores[clip["id"]].get(kind) for kind in (REWARD, *OTHER_SCORES)},
             }
             for clip in self.dump.stimuli
         ]

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from ttmpref.study.definition import DEGRADED, Study, WithinPairs
-from ttmpref.study.records import PairRecord, ScoreRecord, StimulusRecord
+from ttmpref.study.records import PairRecord, ScoreRecord, StimulusRecord, rewards_of
 
 Places = Mapping[str, int]  # key of a stimulus -> its position in the list
 
@@ -91,7 +91,7 @@ def _within_systems(
 ) -> list[PairRecord]:
     """Takes of one system and prompt, as many pairs from every bin of |margin|."""
     within = study.definition.pairs.within
-    rewards = {record.stimulus: record.score for record in scores}
+    rewards = rewards_of(study.definition.ranker, scores)
     takes: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, record in enumerate(stimuli):
         if record.system in within.systems:

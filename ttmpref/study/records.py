@@ -6,12 +6,13 @@ Specification of listening studies, section 3.2 (tables prompt, stimulus, pair, 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from ttmpref.assets import sha256
 from ttmpref.config import FrozenConfig, validated
-from ttmpref.study.definition import Definition, sha256_json
+from ttmpref.study.definition import Definition, Ranker, sha256_json
 from ttmpref.study.errors import BuildError
 
 BUILD_FORMAT = 1
@@ -68,12 +69,19 @@ class PairRecord(FrozenConfig):
 
 
 class ScoreRecord(FrozenConfig):
-    """Reward of a stimulus (its position in the list), given its prompt."""
+    """Score of a stimulus (its position in the list) by the study's ranker, or one of
+    `definition.OTHER_SCORES`, which is then the name of the scorer.
+    """
 
     stimulus: int
     scorer: str
     scorer_sha256: str
     score: float
+
+
+def rewards_of(ranker: Ranker, scores: Iterable[ScoreRecord]) -> dict[int, float]:
+    """What the ranker says of each stimulus."""
+    return {score.stimulus: score.score for score in scores if score.scorer == ranker.name}
 
 
 class LeakRecord(FrozenConfig):

@@ -16,7 +16,7 @@ import pandas as pd
 from ttmpref.study.assignment import Candidate, Schedule, TrialKind
 from ttmpref.study.definition import DEGRADED, Definition, FixedStopping, Study
 from ttmpref.study.errors import BuildError
-from ttmpref.study.records import Build
+from ttmpref.study.records import Build, rewards_of
 from ttmpref.study.simulation import Crowd, Design, Population
 from ttmpref.study.votes import ANSWERS, A, B, Votes
 
@@ -59,7 +59,7 @@ class Rehearsal:
     @classmethod
     def _of_build(cls, study: Study, build: Build) -> Rehearsal:
         within = study.definition.pairs.within
-        rewards = {score.stimulus: score.score for score in build.scores} if within else {}
+        rewards = rewards_of(study.definition.ranker, build.scores) if within else {}
         clips = tuple(Heard(s.system, rewards.get(i, 0.0)) for i, s in enumerate(build.stimuli))
         numbers = {prompt.id: i for i, prompt in enumerate(build.prompts)}
         pairs: dict[TrialKind, list[Candidate]] = {}

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from ttmpref.study.analysis import Analysis, Plan, analyse
-from ttmpref.study.definition import parse_definition
+from ttmpref.study.definition import REWARD, parse_definition
 from ttmpref.study.errors import NotFound, Unprocessable
 from ttmpref.study.export import MANIFEST
-from ttmpref.study.validity import Scores
+from ttmpref.study.validity import BASELINES, Scores
 from ttmpref.study.votes import Votes
 
 NEEDED = ("study.yaml", "votes.parquet", "stimuli.parquet", MANIFEST)
@@ -54,8 +54,8 @@ def analyse_export(files: Mapping[str, bytes]) -> Analysis:
 def _scores(files: Mapping[str, bytes], votes: Votes) -> Scores | None:
     """What is known of the clips, where the study knows their rewards."""
     frame = pd.read_parquet(io.BytesIO(files["stimuli.parquet"]))
-    if frame["reward"].isna().all():
+    if frame[REWARD].isna().all():
         return None
     columns = {"lufs_in": "lufs"}  # as supplied: as delivered all are equally loud
-    kept = frame.rename(columns=columns)[["stimulus", "reward", "lufs", "stage"]]
+    kept = frame.rename(columns=columns).reindex(columns=["stimulus", REWARD, *BASELINES])
     return Scores.from_frame(kept.dropna(axis=1, how="all"), votes)

@@ -8,6 +8,9 @@ Everything comes from the environment and is read here alone:
     TTMPREF_ADMIN_TOKEN       opens the admin page and API; without it there is neither
     TTMPREF_TRUSTED_PROXIES   how many proxies in front append to X-Forwarded-For (default 0)
     TTMPREF_TRIALS_PER_MINUTE, TTMPREF_JOINS_PER_DAY      rate limits per person and per network
+    TTMPREF_VOTES_DATASET     owner/name of a dataset to which answers are sent (default: none)
+    TTMPREF_VOTES_MINUTES     how often (default 15)
+    HF_TOKEN                  what opens that dataset
     TTMPREF_STORAGE_IS_SAFE   1: open studies although the data folder looks like it will not last
 """
 
@@ -15,15 +18,17 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ttmpref.study.errors import Unauthorised
 from ttmpref.types import ConfigError
 
 ADMIN_TOKEN = "TTMPREF_ADMIN_TOKEN"
+DATASET = "TTMPREF_VOTES_DATASET"
 SECRET_FILE = "secret.key"
 DATABASE_FILE = "studies.sqlite3"
 SHORTEST_TOKEN = 16
@@ -113,6 +118,33 @@ class StudySettings:
         if self.space_id is not None and place == Path("/"):
             return f"{self.data_dir} is on the disk of a Space and is lost at a restart"
         return None
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """Where answers are sent, and how often; see the module's docstring."""
+
+    dataset: str
+    token: str = field(repr=False)
+    minutes: int = 15
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> PushSettings | None:
+        """Settings of this process; None where no dataset is named.
+
+        Raises:
+            ConfigError: a variable is missing or has an impossible value; names it.
+        """
+        dataset = environment.get(DATASET)
+        if not dataset:
+            return None
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset, re.ASCII):
+            raise ConfigError(f"{DATASET} is {dataset!r}; owner/name of a dataset is accepted")
+        token = environment.get("HF_TOKEN")
+        if not token:
+            raise ConfigError(f"{DATASET} is set; HF_TOKEN must hold a token that may write there")
+        minutes = _whole(environment, "TTMPREF_VOTES_MINUTES", cls.minutes)
+        return cls(dataset, token, max(1, minutes))
 
 
 def recruitment_code(name: str | None) -> str | None:

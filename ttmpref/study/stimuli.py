@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,8 @@ from ttmpref.assets import sha256
 from ttmpref.audio import read_clip, write_files
 from ttmpref.study.definition import (
     DEGRADED,
+    OTHER_SCORES,
+    REWARD,
     Definition,
     StageSource,
     Study,
@@ -58,12 +60,16 @@ class StageRenderer(Protocol):
     def __call__(self, source: StageSource, prompt: str, seed: int, path: Path) -> None: ...
 
 
+# By `REWARD` or one of `OTHER_SCORES`: hash of what scored, and its score of every clip.
+ClipScores = Mapping[str, tuple[str, Sequence[float]]]
+
+
 class RewardScorer(Protocol):
-    """Scores clips by the ranker of a preset: (hash of the ranker, one reward per clip)."""
+    """Scores clips by the ranker of a preset, and by what it is held against."""
 
     def __call__(
         self, preset: str, clips: Sequence[Path], prompts: Sequence[str]
-    ) -> tuple[str, Sequence[float]]: ...
+    ) -> ClipScores: ...
 
 
 def build_study(
@@ -206,48 +212,52 @@ def _scores(
     score: RewardScorer | None,
     progress: Progress,
 ) -> Iterator[ScoreRecord]:
-    """Rewards of all systems' clips, from the definition's table or a preset's ranker."""
+    """Scores of all systems' clips, from the definition's table or by a preset."""
     ranker = study.definition.ranker
     if ranker is None:
         return
     if ranker.file is not None:
-        path = study.path(ranker.file)
-        digest, rewards = sha256(path), _score_table(path, sources)
+        found = _score_table(study.path(ranker.file), sources)
     elif score is None:
         raise BuildError(f"preset {ranker.preset!r} should score; nothing that scores was given")
     else:
         progress(0, len(sources), "scoring")
         texts = [source.prompt.text for source in sources]
-        digest, rewards = score(ranker.preset, [source.path for source in sources], texts)
+        found = score(ranker.preset, [source.path for source in sources], texts)
     places = {record.key: i for i, record in enumerate(stimuli)}
-    for source, reward in zip(sources, rewards, strict=True):
-        yield ScoreRecord(
-            stimulus=places[source.key],
-            scorer=ranker.name,
-            scorer_sha256=digest,
-            score=round(float(reward), 6),
-        )
+    for kind, (digest, values) in found.items():
+        for source, value in zip(sources, values, strict=True):
+            yield ScoreRecord(
+                stimulus=places[source.key],
+                scorer=ranker.name if kind == REWARD else kind,
+                scorer_sha256=digest,
+                score=round(float(value), 6),
+            )
 
 
-def _score_table(path: Path, sources: Sequence[Source]) -> list[float]:
-    """Scores of all sources from a CSV file with columns system, prompt_id, score (and take)."""
+def _score_table(path: Path, sources: Sequence[Source]) -> ClipScores:
+    """Scores of all sources from a CSV file; see `definition.Ranker`."""
     table = {}
     for line, row in csv_rows(path, ("system", "prompt_id", "score")):
         where = f"{path}:{line}"
-        table[f"{row['system']}/{row['prompt_id']}/{take_of(where, row)}"] = _number(where, row)
+        columns = ["score", *(name for name in OTHER_SCORES if name in row)]
+        key = f"{row['system']}/{row['prompt_id']}/{take_of(where, row)}"
+        table[key] = [_number(where, row, column) for column in columns]
     missing = [source.key for source in sources if source.key not in table]
     if missing:
         raise BuildError(f"{path}: has no score of {missing[0]} ({len(missing)} missing)")
-    return [table[source.key] for source in sources]
+    kinds = [REWARD, *columns[1:]]
+    by_kind = zip(*(table[source.key] for source in sources), strict=True)
+    return {kind: (sha256(path), values) for kind, values in zip(kinds, by_kind, strict=True)}
 
 
-def _number(where: str, row: dict[str, str]) -> float:
+def _number(where: str, row: dict[str, str], column: str) -> float:
     try:
-        value = float(row["score"])
+        value = float(row[column] or math.nan)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise BuildError(f"{where}: score is {row['score']!r}; a finite number is accepted")
+        raise BuildError(f"{where}: {column} is {row[column]!r}; a finite number is accepted")
     return value
 
 

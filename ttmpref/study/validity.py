@@ -40,10 +40,10 @@ from ttmpref.study.bootstrap import (
     share,
     share_of,
 )
+from ttmpref.study.definition import REWARD
 from ttmpref.study.logit import weighted_logits
 from ttmpref.study.votes import A, InvalidVotes, Votes
 
-REWARD = "reward"
 BASELINES = {
     "reward_without_prompt": "the ranker without the text",
     "clap_score": "higher CLAP score wins",

@@ -338,7 +338,8 @@ class View {
     const name = type === "cmos" ? "grade" : "choice";
     const levels = Array.from({ length: confidence }, (_, i) => [i + 1,
       i === 0 ? t("leastSure") : i + 1 === confidence ? t("mostSure") : String(i + 1)]);
-    this.fields = h("fieldset", { class: "answers", disabled: true },
+    // No group for a screen reader: it is there to close all fields at once.
+    this.fields = h("fieldset", { class: "answers", role: "none", disabled: true },
       radios(name, t("answer"), choices),
       confidence > 0 ? radios("confidence", t("confidence"), levels) : null,
       h("details", {}, h("summary", {}, t("comment")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,16 @@ class StudyView:
     prompts: Mapping[int, str]
     clips: Mapping[int, tuple[str, int]]
     systems: Mapping[int, str]
+
+    @property
+    def session_length(self) -> int:
+        """Trials of one person, practice included, who hears each pair once; a study may have fewer
+        pairs than its sessions have room for.
+        """
+        session, kinds = self.definition.session, Counter(pair.kind for pair in self.pairs.values())
+        main = min(session.trials, kinds["main"])
+        checks = min(session.attention, kinds["attention"])
+        return min(session.practice, kinds["practice"]) + main + checks + min(session.repeats, main)
 
     def clip_path(self, stimulus_id: int) -> Path:
         """File of a delivered clip."""

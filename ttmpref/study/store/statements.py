@@ -36,8 +36,12 @@ TRIALS_OF_PERSON = (
     .where(_trial.c.participant_id == bindparam("p_person"))
     .order_by(_trial.c.position, _trial.c.attempt)
 )
+# Whose trial it is belongs to the question: a token of somebody else and one that nobody has then
+# take the same time to be found missing.
 TRIAL_OF_CLIP = select(_trial).where(
-    or_(_trial.c.token_a == bindparam("p_token"), _trial.c.token_b == bindparam("p_token"))
+    or_(_trial.c.token_a == bindparam("p_token"), _trial.c.token_b == bindparam("p_token")),
+    _trial.c.participant_id == bindparam("p_participant"),
+    _trial.c.state.in_(OPEN_STATES),
 )
 EXPIRED_TRIALS = select(_trial).where(
     _trial.c.study_id == bindparam("p_study"),

@@ -229,8 +229,9 @@ class Trials:
         """
         with self._context.database.read() as connection:
             who = find_session(connection, token, self._context.clock())
-            row = connection.execute(statements.TRIAL_OF_CLIP, {"p_token": stimulus}).one_or_none()
-            if row is None or row.participant_id != who.id or row.state not in OPEN_STATES:
+            asked = {"p_token": stimulus, "p_participant": who.id}
+            row = connection.execute(statements.TRIAL_OF_CLIP, asked).one_or_none()
+            if row is None:
                 raise NotFound("there is no such clip")
             view = self._context.view(connection, who.study_id)
         pair = view.pairs[row.pair_id].candidate
@@ -420,7 +421,7 @@ def _view_of(
         practice=row.kind == "practice",
         prompt=view.prompts[pair.prompt] if view.definition.prompts.show else None,
         answered=sum(one.state == "answered" for one in rows),
-        total=view.definition.session.length,
+        total=view.session_length,
         token_a=row.token_a,
         token_b=row.token_b,
         presented=row.state == "presented",
