@@ -43,6 +43,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 DATA = REPOSITORY / "data"
 PACKAGES = ("torch", "numpy", "scipy", "transformers", "gradio", "pyloudnorm", "soundfile")
 FORMAT = 1
+DEFAULT_CLIPS = 200
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def parse_setting(doc: str | None, arguments: list[str] | None = None) -> Settin
     parser.add_argument("--corpus", type=Path, help="corpus folder (default: the demo recipe's)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of result files")
     parser.add_argument("--data", type=Path, default=DATA, help="corpus and caches")
-    parser.add_argument("--clips", type=int, default=200, help="clips per set")
+    parser.add_argument("--clips", type=int, default=DEFAULT_CLIPS, help="clips per set")
     given = parser.parse_args(arguments)
     corpus = given.corpus or default_corpus(given.data)
     return Setting(given.preset, corpus, given.out, given.data, given.clips)

@@ -47,7 +47,7 @@ from ttmpref.encoders.t5 import T5TextEncoder
 from ttmpref.flow import draw_noise, solve
 from ttmpref.generator import Generator, GeneratorParts, TextFeatures
 from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
-from ttmpref.types import GenerationRequest, Precision
+from ttmpref.types import GenerationRequest, Precision, RewardScore
 
 PRESET = "paper"
 CORES = 2
@@ -229,20 +229,21 @@ def memory(scale: Scale) -> list[Figure]:
 def _peak(name: str, seconds: float) -> float:
     command = [sys.executable, "-m", "benchmarks.full_size", "--peak-of", name]
     command += ["--seconds", str(seconds)]
-    done = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    # Its errors go to the terminal, not into the exception.
+    done = subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])["peak_bytes"] / GB
 
 
-def use_every_part(low_memory: bool, seconds: float) -> None:
+def use_every_part(preset: Preset, low_memory: bool) -> RewardScore:
     """Make and score one clip in two steps and with one pass of separation."""
     from ttmpref.studio import Studio
 
-    preset = scaled(load_preset(PRESET), seconds)
     separator = preset.separator.model_copy(update={"passes": 1})
     update = {"separator": separator, "low_memory": low_memory}
     studio = Studio(preset.model_copy(update=update), "cpu")
     (made,) = studio.generate(_request(preset, PROMPTS[0], 0, 2))
-    studio.score([made.clip], [made.request.prompt])
+    (score,) = studio.score([made.clip], [made.request.prompt])
+    return score
 
 
 def peak_bytes() -> int:
@@ -262,7 +263,7 @@ def main() -> None:
     own, others = parser.parse_known_args()
     torch.set_num_threads(min(CORES, cores()))
     if own.peak_of is not None:  # the process whose memory is measured
-        use_every_part(own.peak_of == "low", own.seconds)
+        use_every_part(scaled(load_preset(PRESET), own.seconds), own.peak_of == "low")
         print(json.dumps({"peak_bytes": peak_bytes()}))
         return
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])

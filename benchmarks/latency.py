@@ -13,7 +13,6 @@ batch. The latents of both ways must agree to 1e-4.
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.app_driver import running_app
+from benchmarks.app_driver import free_port, running_app
 from benchmarks.common import ALL_PARTS, REPOSITORY, Figure, Report, Setting, cores, run
 from ttmpref import assets
 from ttmpref.audio import cut_or_pad
@@ -137,16 +136,10 @@ def _run_quietly(command: list[str]) -> None:
     subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _app(setting: Setting) -> list[Figure]:
     starts, waits, peaks = [], [], []
     for _ in range(COLD_STARTS):
-        with running_app(setting.preset, _free_port(), REPOSITORY) as app:
+        with running_app(setting.preset, free_port(), REPOSITORY) as app:
             starts.append(app.usable_after)
             waits.append(app.generate(_prompt(setting, 0)))
             app.generate(_prompt(setting, 1))

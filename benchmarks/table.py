@@ -15,7 +15,7 @@ from ttmpref.audio import write_files
 ORDER = (
     "latency", "separation", "separator", "round_trip", "retrieval", "prompt_following",
     "musicality", "ranker_training", "ranker", "scoring", "study_statistics", "study_load",
-    "prepare", "training_step", "full_size",
+    "app_load", "prepare", "training_step", "full_size",
 )  # fmt: skip
 PAGE = "README.md"
 

@@ -1,6 +1,6 @@
 """A real browser for tests: start the app, open pages, notice everything that is wrong.
 
-Drives a system chromium through Playwright. Every visit records console errors, failed scripts and
+Every visit in a browser (the fixture `chromium`) records console errors, failed scripts and
 requests that leave this computer; `Visit.assert_clean` is called for each when it ends.
 Set TTMPREF_SCREENSHOTS to a folder to keep pictures of the pages.
 """
@@ -8,7 +8,6 @@ Set TTMPREF_SCREENSHOTS to a folder to keep pictures of the pages.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,45 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 300  # shared machines can be very busy
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-component-update", "--disable-background-networking",
-    "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
 DESKTOP, PHONE = (1280, 900), (390, 844)
-
-
-def missing(what: str) -> NoReturn:
-    """Skip with the reason; in CI, where a browser belongs, fail instead."""
-    reason = f"{what}; the browser tests need Debian's chromium and the playwright package"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@contextmanager
-def chromium() -> Iterator[Any]:
-    """A running headless browser."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright is not installed")
-    executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
-    if executable is None:
-        missing("no chromium on PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, headless=True, args=CHROMIUM_ARGUMENTS
-        )
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -66,7 +33,7 @@ class RunningApp:
 
     Attributes:
         url: address of its page.
-        seconds_to_start: from starting the process to the first answer.
+        seconds_to_start: of the processor, until the first answer.
         temporary: the folder it was given for temporary files.
         process: the process; ended by whoever started it.
     """
@@ -89,7 +56,6 @@ def running_app(preset: Path, folder: Path, **environment: str) -> Iterator[Runn
     temporary.mkdir(parents=True)
     kept_inside = {"TMPDIR": str(temporary), "TTMPREF_DATA_DIR": str(folder / "data")}
     log = folder / "app.log"
-    started = time.monotonic()
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "app.py", "--preset", str(preset), "--port", str(port)],
@@ -101,10 +67,17 @@ def running_app(preset: Path, folder: Path, **environment: str) -> Iterator[Runn
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for_answer(url, process, log)
-        yield RunningApp(url, time.monotonic() - started, temporary, process)
+        yield RunningApp(url, processor_seconds(process.pid), temporary, process)
     finally:
         process.terminate()
         process.wait(timeout=PATIENCE_SECONDS)
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of the processor that a process has used; on a busy machine the clock says little."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = map(int, fields[11:13])
+    return (user + system) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:

@@ -10,11 +10,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests import browser as driver
+from tests.browser import RunningApp, Visit
+from tests.parts import lacking
 
 if TYPE_CHECKING:
     from training.data import Corpus
@@ -116,13 +120,44 @@ def ffmpeg() -> Callable[..., None]:
     """Runs ffmpeg with the given arguments; without it the test is skipped, in CI it fails."""
     program = shutil.which("ffmpeg")
     if program is None:
-        reason = "tests with videos need Debian's ffmpeg"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        lacking("tests with videos need Debian's ffmpeg")
 
     def run(*arguments: object) -> None:
         subprocess.run([program, "-nostdin", "-v", "error", *map(str, arguments)], check=True)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Address of a PostgreSQL server, for `create_database`."""
+    from benchmarks.postgres_server import NoPostgres, postgres_server
+
+    try:
+        with postgres_server(safe=False) as address:
+            yield address
+    except NoPostgres as error:
+        lacking(str(error))
+
+
+# Not for the whole session: while Playwright runs, nothing else in this thread may use asyncio.
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A running headless browser."""
+    from benchmarks.browser import NoBrowser, chromium
+
+    try:
+        with chromium() as browser:
+            yield browser
+    except NoBrowser as error:
+        lacking(str(error))
+
+
+@pytest.fixture
+def visitor(chromium: Any, app: RunningApp) -> Iterator[Visit]:
+    """A visitor of the `app` of a test's file, in a window of a desktop."""
+    with driver.visit(chromium, app.url) as visit:
+        yield visit
 
 
 def build_tiny_preset(root: Path) -> Path:

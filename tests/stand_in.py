@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Site:
         return [headers.get("Range") for _, headers in self.asked]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class FileHandler(BaseHTTPRequestHandler):
     site: Site
 
     def do_GET(self) -> None:
@@ -76,10 +77,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(site: Site) -> Iterator[Site]:
-    """The site on a free local port."""
-    handler = type("Handler", (_Handler,), {"site": site})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def serving(
+    site: Site, handler: type[BaseHTTPRequestHandler] = FileHandler, **heard: Any
+) -> Iterator[Site]:
+    """The site on a free local port.
+
+    Args:
+        handler: answers the requests; gets the site.
+        heard: further attributes of the handler.
+    """
+    own = type("Handler", (handler,), {"site": site, **heard})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), own)
     site.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

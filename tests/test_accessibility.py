@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 
+from benchmarks.browser import SETTLED
 from tests import browser as driver
 from tests.browser import DESKTOP, RunningApp, Visit
 from tests.studies import Clock, answered_study, settings_for, write_study
@@ -23,10 +24,7 @@ from ttmpref.study.store import Store
 TOKEN = "an admin token of tests"
 NARROW = (320, 640)
 SCHEMES = ("light", "dark")
-# Colours on their way from one to another are judged when they have arrived, or were called off.
-SETTLED = """Promise.all(document.getAnimations()
-  .filter((one) => one.effect.getComputedTiming().iterations !== Infinity)
-  .map((one) => one.finished.catch(() => null)))"""
+NAMELESS = "fieldset:not([aria-label], [role=none], :has(> legend:not(:empty)))"
 GRAVE = ("serious", "critical")
 
 
@@ -50,12 +48,6 @@ def app(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
-
-
 def grave(page: Any) -> list[str]:
     """What axe-core finds serious or critical: rule and place."""
     if not page.evaluate("'axe' in window"):
@@ -71,8 +63,11 @@ def grave(page: Any) -> list[str]:
 
 def looked_at(visit: Visit, name: str, found: dict[str, list[str]]) -> None:
     """Examine the page as it stands; on narrow ones nothing may stick out either."""
-    visit.page.evaluate(SETTLED)
+    visit.page.evaluate(SETTLED)  # colours on their way to others are no colours to judge
     problems = grave(visit.page)
+    nameless = visit.page.locator(NAMELESS).count()
+    if nameless:
+        problems.append(f"{nameless} groups of choices without a name")
     if visit.overflow() > 0:
         problems.append(f"wider than the window by {visit.overflow()} pixels")
     if problems:

@@ -101,6 +101,29 @@ def test_the_field_at_fault_is_the_one_the_message_names(message: str, field: st
     assert errors.field_at_fault(InvalidRequest(message), form.FIELDS) == field
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x is missing: expected at /srv/a b/c/x.bin; fetch it", "x.bin; fetch it"),
+        ("asset://demo/x.bin is damaged", "asset://demo/x.bin is damaged"),
+        ("/home/me/mine.yaml: wrong", "mine.yaml: wrong"),
+        ("see https://example.org/a/b, 3/4/5", "see https://example.org/a/b, 3/4/5"),
+    ],
+)
+def test_paths_of_the_server_become_names(text: str, shown: str) -> None:
+    assert errors.without_folders(text).endswith(shown)
+    assert "/srv" not in errors.sentence(text) and "/home" not in errors.sentence(text)
+
+
+def test_no_tab_says_where_missing_weights_were_looked_for(
+    studio: Studio, tiny_preset: Path
+) -> None:
+    stages = studio.stages()
+    shown = about.preset_text(studio) + about.limits_text(studio) + words.unavailable_stages(stages)
+    assert "lost.safetensors is missing" in shown
+    assert str(tiny_preset.parent) not in shown
+
+
 # ------------------------------------------------------------------------------ the form
 
 
@@ -109,8 +132,9 @@ def field_values(**changes: object) -> list[object]:
     values = {
         "prompt": "calm piano", "seed": "", "lock": False, "stage": "baseline", "score": 2,
         "guidance": 3, "num_steps": 4.0, "negative_prompt": "", "variations": 1.0,
-        "solver": "euler", "guidance_schedule": "constant", "best_of": False, "candidates": 8,
-        "sweep": False,
+        "solver": "euler", "guidance_schedule": "constant", "separation_passes": 0,
+        "normalise_loudness": True, "target_lufs": -16.5, "best_of": False, "candidates": 8,
+        "sweep": False, "optimise": False,
     }  # fmt: skip
     return [(values | changes)[name] for name in form.FIELDS]
 
@@ -119,7 +143,8 @@ def test_every_field_of_the_form_reaches_the_request(studio: Studio) -> None:
     wanted = {
         "prompt": "loud drums", "seed": 2**63 - 1, "stage": "scored", "score": 3.5,
         "guidance": 1.5, "num_steps": 9, "negative_prompt": "noise", "variations": 3,
-        "solver": "heun", "guidance_schedule": "anneal",
+        "solver": "heun", "guidance_schedule": "anneal", "separation_passes": 0,
+        "normalise_loudness": False, "target_lufs": -20.5,
     }  # fmt: skip
     values = field_values(**wanted | {"seed": str(wanted["seed"]), "lock": True})
     request = form.read_request(studio, values)

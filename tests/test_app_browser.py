@@ -27,18 +27,6 @@ def app(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visitor(chromium: Any, app: RunningApp) -> Iterator[Visit]:
-    with driver.visit(chromium, app.url) as visit:
-        yield visit
-
-
 def generate(page: Any, prompt: str | None = PROMPT) -> None:
     """Run to the end and wait until the buttons are back."""
     before = page.locator("article.clip").count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import csv
 import io
@@ -9,11 +10,16 @@ import json
 import os
 import re
 import time
+import tracemalloc
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 import pytest
+from gradio import route_utils
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException
 
 from tests.scoring import noise
 from tests.test_app import Marks
@@ -24,6 +30,7 @@ from ttmpref.studio import Studio
 from ttmpref.types import InvalidRequest, MissingWeights
 from ttmpref.ui import clips, score, score_report, words
 from ttmpref.ui.run import Run
+from ttmpref.uploads import MAX_BYTES
 
 NASTY = "<img src=x onerror=alert(1)>.wav"
 
@@ -45,8 +52,8 @@ def page(studio: Studio, folder: clips.ClipFolder) -> score.Page:
 
 def a_page(studio: Studio, folder: clips.ClipFolder) -> score.Page:
     with gr.Blocks(analytics_enabled=False):
-        parts = (gr.File(), gr.State(), gr.Button(), gr.Button(), gr.HTML(), gr.HTML())
-        return score.Page(studio, folder, *parts, gr.Plot(), gr.Plot())
+        controls = (gr.State(), gr.Button(), gr.Button(), gr.HTML())
+        return score.Page(*controls, studio, folder, gr.File(), gr.HTML(), gr.Plot(), gr.Plot())
 
 
 def upload(folder: clips.ClipFolder, name: str, content: bytes) -> str:
@@ -89,7 +96,7 @@ def test_good_files_are_scored_bad_ones_named_and_all_are_deleted(page, folder, 
     updates = list(page.stream(begun[page.run]))
     last = updates[-1]
     assert "2 files scored. 2 could not be scored" in last[page.status]
-    assert last[page.score]["interactive"] is True
+    assert last[page.start]["interactive"] is True
     html = last[page.report]
     marks = Marks(html)
     assert marks.open == [] and "img" not in marks.seen and str(folder.path) not in html
@@ -97,7 +104,7 @@ def test_good_files_are_scored_bad_ones_named_and_all_are_deleted(page, folder, 
     assert [row[0] for row in rows] == ["a.wav", "text.wav", "long.flac", html_of(NASTY)]
     assert "Without text" in head and "Percentile in corpus" in head
     assert rows[1][1].startswith("Not scored: cannot be decoded as audio")
-    assert rows[3][1] == f"Not scored: has 0 bytes; 1 to {256 * 2**20} are accepted"
+    assert rows[3][1] == f"Not scored: has 0 bytes; 1 to {MAX_BYTES} are accepted"
     assert "very short" in rows[0][-1] and "longer than" in rows[2][-1]
     assert [p for p in folder.path.rglob("*") if p.is_file()] == []
 
@@ -206,8 +213,37 @@ def test_an_error_of_the_model_is_a_sentence_and_deletes_the_uploads(
     page = a_page(Broken(studio.preset), folder)
     last = list(page.stream(run_of(page, [upload(folder, "a.wav", sound(tmp_path))])))[-1]
     assert "Weights &lt;vanished&gt;." in last[page.status]
-    assert last[page.report] == "" and last[page.score]["interactive"] is True
+    assert last[page.report] == "" and last[page.start]["interactive"] is True
     assert [p for p in folder.path.rglob("*") if p.is_file()] == []
+
+
+def test_check_18_an_endless_upload_is_written_as_it_comes_and_given_up_at_the_limit(
+    tmp_path: Path,
+) -> None:
+    clips.keep_uploads_apart()
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+    piece, taken = bytes(2**20), 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        yield head
+        while True:
+            taken += len(piece)
+            yield piece
+
+    parser = route_utils.GradioMultiPartParser(
+        Headers({"Content-Type": "multipart/form-data; boundary=x"}), endless(),
+        upload_dir=tmp_path, max_file_size=MAX_BYTES,
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        with pytest.raises(MultiPartException, match=str(MAX_BYTES)):
+            asyncio.run(parser.parse())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken == MAX_BYTES + len(piece) and most < 8 * len(piece)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_uploads_that_nobody_scored_go_when_they_are_old(folder, tmp_path) -> None:

@@ -74,6 +74,7 @@ def test_an_address_made_of_a_request_gives_that_request(studio: Studio) -> None
     request = studio.request(
         "loud drums & bass?", seed=2**63 - 1, stage="scored", score=4.5, guidance=1.5, num_steps=9,
         negative_prompt="noise", variations=2, solver="heun", guidance_schedule="anneal",
+        normalise_loudness=False, target_lufs=-20.5,
     )  # fmt: skip
     query = {name: str(value) for name, value in request.to_dict().items()}
     assert form.parse_link(studio, query | {"__theme": "dark"}) == request
@@ -88,6 +89,8 @@ def test_a_plain_address_asks_for_nothing(studio: Studio) -> None:
     [
         ({"seed": "x"}, "^seed is 'x'; it must be a number"),
         ({"score": "99"}, "^score is 99.0; it must be a number from"),
+        ({"normalise_loudness": "x"}, "^normalise_loudness is 'x'; it must be true or false"),
+        ({"separation_passes": "2"}, "^separation_passes is 2; preset 'tiny' has no separator"),
         ({"stage": "nope"}, "^stage is 'nope'; accepted: "),
     ],
 )

@@ -20,18 +20,6 @@ def app(scoring_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visitor(chromium: Any, app: RunningApp) -> Iterator[Visit]:
-    with driver.visit(chromium, app.url) as visit:
-        yield visit
-
-
 def choose_stage(page: Any, title: str) -> None:
     page.get_by_role("combobox", name="Stage").click()
     page.get_by_role("option", name=title).click()

@@ -28,6 +28,7 @@ OWNERS = {
     "gradio": ("ui/",),
     "plotly": ("ui/",),
     "laion_clap": ("encoders/clap_laion.py",),
+    "muq": ("encoders/muq.py",),
     "transformers": ("encoders/",),
     "tokenizers": ("encoders/",),
     "demucs": ("separation.py",),

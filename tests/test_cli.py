@@ -90,13 +90,14 @@ def test_every_option_reaches_the_request(generate, tmp_path):
     code, _, err = generate(
         "calm piano", "--seed", "3", "--stage", "scored", "--score", "-1.5", "--guidance", "2",
         "--steps", "2", "--negative", "noise", "--solver", "heun", "--schedule", "anneal",
-        "--quiet", "--out", "clip.flac",
+        "--passes", "0", "--lufs", "-20", "--no-level", "--quiet", "--out", "clip.flac",
     )  # fmt: skip
     assert (code, err) == (0, "")
     assert json.loads((tmp_path / "clip.json").read_text())["request"] == {
         "prompt": "calm piano", "seed": 3, "stage": "scored", "score": -1.5, "guidance": 2.0,
         "num_steps": 2, "negative_prompt": "noise", "variations": 1, "solver": "heun",
-        "guidance_schedule": "anneal",
+        "guidance_schedule": "anneal", "separation_passes": 0, "normalise_loudness": False,
+        "target_lufs": -20.0,
     }  # fmt: skip
 
 

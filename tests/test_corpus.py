@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.parts import lacking
 from training.corpus import (
     CorpusRecipe,
     MissingSoundFont,
@@ -49,9 +49,7 @@ def sound_font() -> Path:
     try:
         return find_sound_font()
     except MissingSoundFont as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"continuous integration installs the sound font, yet: {error}")
-        pytest.skip(str(error))
+        lacking(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parents[1] / "assets" / "demo"
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
 MEBI = 2**20
 TRAININGS = (
-    "text_encoder", "clap", "music_encoder", "vae", "vocoder", "baseline", "sft", "expert", "crpo",
+    "text_encoder", "clap", "music_encoder", "vae", "vocoder", "pretraining", "baseline", "sft",
+    "expert", "crpo",
 )  # fmt: skip
 PARENTS = {"sft": "baseline", "expert": "sft", "crossload": "expert", "crpo": "expert"}
 

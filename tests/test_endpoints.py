@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import select
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,14 @@ from gradio_client.exceptions import AppError
 
 from tests import browser as driver
 from tests.browser import PATIENCE_SECONDS, ROOT, RunningApp, fetch
-from ttmpref.audio import read_clip
+from tests.scoring import noise
+from ttmpref.audio import read_clip, write_clip
 from ttmpref.ui.shield import POLICY
+from ttmpref.uploads import MAX_BYTES
 
 VERBS = {"generate", "compare", "score"}
 SECRET = "4711-session"
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +215,84 @@ def test_a_call_beyond_the_limit_is_refused_and_a_broken_upload_leaves_nothing(
     app: RunningApp,
 ) -> None:
     assert post(f"{app.url}/gradio_api/queue/join", content=b" " * 3_000_000).status_code == 413
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    post(f"{app.url}/gradio_api/upload", content=b"--x\r\nbroken", headers=kind)
+    post(f"{app.url}/gradio_api/upload", content=b"--x\r\nbroken", headers=MULTIPART)
     assert left_behind(app) == []
+
+
+def test_check_18_visitors_with_the_same_file_do_not_take_it_from_each_other(
+    app: RunningApp, tmp_path: Path
+) -> None:
+    """Uploaded at once under one name; each is deleted when its own visitor has its score."""
+    file = write_clip(noise(1.0), tmp_path / "song.wav")
+    with ThreadPoolExecutor(3) as visitors:
+        paths = list(visitors.map(lambda _: uploaded(app, "song.wav", file.read_bytes()), range(3)))
+    assert len(set(paths)) == 3 and len(left_behind(app)) == 3
+    for still_there, path in zip((2, 1, 0), paths, strict=True):
+        score = scored(app, path)
+        assert score["score"] is not None, score["error"]
+        assert len(left_behind(app)) == still_there
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../../../evil.wav", "..\\..\\evil.wav", "/etc/evil.wav", "a\x00b.wav", "x" * 300 + ".wav",
+     "\u202egnp.wav", "🎹.wav", "=1+1.wav", "<img src=x onerror=alert(1)>.wav", "..", "x/..", "???",
+     ""],
+)  # fmt: skip
+def test_check_18_a_name_is_only_a_name(app: RunningApp, name: str) -> None:
+    path = uploaded(app, name, b"no music")
+    (folder,) = app.temporary.glob("ttmpref-app-*")
+    assert Path(path).resolve().parent.parent == folder.resolve()
+    score = scored(app, path)
+    assert score["score"] is None and "\n" not in score["error"]
+    assert str(app.temporary) not in json.dumps(score)
+    assert left_behind(app) == [] and list(app.temporary.parent.rglob("*evil*")) == []
+
+
+def test_check_18_a_file_beyond_the_limit_is_cut_off_and_leaves_nothing(
+    app: RunningApp,
+) -> None:
+    """200 MB in pieces, so that nothing says beforehand how long it will be."""
+    status, text, sent = send_until_answered(app, 200_000_000)
+    assert status == 413 and str(MAX_BYTES) in text
+    assert sent < MAX_BYTES + 2**24  # and what lies in buffers on the way
+    assert left_behind(app) == []
+
+
+def uploaded(app: RunningApp, name: str, content: bytes) -> str:
+    """Path on the server of an upload, which is called exactly so."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    whole = head.encode() + content + b"\r\n--x--\r\n"
+    (path,) = post(f"{app.url}/gradio_api/upload", content=whole, headers=MULTIPART).json()
+    return path
+
+
+def scored(app: RunningApp, path: str) -> dict[str, Any]:
+    """What is said of an upload. Asked raw: the client library would upload the file once more."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    called = post(f"{app.url}/gradio_api/call/score", json={"data": [[file], ""]})
+    said = fetch(f"{app.url}/gradio_api/call/score/{called.json()['event_id']}").decode()
+    ((score,),) = json.loads(said.partition("event: complete\ndata: ")[2])
+    return score
+
+
+def send_until_answered(app: RunningApp, most: int) -> tuple[int, str, int]:
+    """Upload a file without saying its length, until the server answers: how, and after how much.
+
+    Args:
+        most: bytes of the whole file.
+    """
+    host, port = app.url.removeprefix("http://").split(":")
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+    piece, sent = bytes(2**16), 0
+    with closing(HTTPConnection(host, int(port), timeout=PATIENCE_SECONDS)) as line:
+        line.putrequest("POST", "/gradio_api/upload")
+        for field, value in {**MULTIPART, "Transfer-Encoding": "chunked"}.items():
+            line.putheader(field, value)
+        line.endheaders(b"%x\r\n%b\r\n" % (len(head), head))
+        while sent < most and not select.select([line.sock], [], [], 0)[0]:
+            line.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            sent += len(piece)
+        answer = line.getresponse()
+        return answer.status, answer.read().decode(), sent
+

@@ -4,18 +4,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from demucs.hdemucs import HDemucs
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.full_size import Scale, rounded, scaled, speed
+from benchmarks.full_size import Scale, rounded, scaled, speed, use_every_part
 from benchmarks.full_size_gpu import System, measure
 from benchmarks.plain_way import PlainFlow, PlainVAEDecoder, PlainVocoder, plain_solve
 from tests.seeded import relative_error, seeded_input, seeded_state
-from ttmpref.config import BigVGANConfig, FluxAudioConfig, MelVAEConfig, Preset, load_preset
+from ttmpref.config import (
+    BigVGANConfig,
+    FluxAudioConfig,
+    MelVAEConfig,
+    Preset,
+    SeparatorConfig,
+    load_preset,
+)
 from ttmpref.flow import guided_velocity, solve
 from ttmpref.models.bigvgan import BigVGAN
 from ttmpref.models.fluxaudio import FluxAudio
 from ttmpref.models.mel_vae import MelVAE
+from ttmpref.separation import write_bag
+from ttmpref.types import MissingWeights
 
 FLOW = FluxAudioConfig(
     latent_channels=4, latent_frames=12, text_tokens=5, text_dim=6, pooled_dim=3, width=16,
@@ -100,6 +110,19 @@ def test_the_benchmark_holds_both_precisions_against_the_plain_way(tiny_preset, 
     assert figures["relative difference of the waveforms, bf16"].value > exact.value
     assert figures["plain way / here, bf16"].at_least == 2.5
     assert figures["plain way / here, fp32"].at_least is None
+
+
+def test_what_memory_is_measured_of_uses_every_part(scoring_preset, tmp_path) -> None:
+    preset = load_preset(str(scoring_preset))
+    tiny = HDemucs(["other", "vocals"], channels=4, depth=4, nfft=256, samplerate=8000)
+    write_bag(tmp_path, "bag", {"tiny": tiny.eval()})
+    separator = SeparatorConfig(folder=str(tmp_path), bag="bag")
+    preset = preset.model_copy(update={"separator": separator})
+    kept, released = (use_every_part(preset, low_memory) for low_memory in (False, True))
+    assert released.reward == pytest.approx(kept.reward, abs=1e-5)
+    lost = separator.model_copy(update={"folder": str(tmp_path / "nowhere")})
+    with pytest.raises(MissingWeights, match="nowhere"):
+        use_every_part(preset.model_copy(update={"separator": lost}), True)
 
 
 def test_the_command_for_gpus_counts_clips_of_any_batch() -> None:

@@ -1,6 +1,5 @@
 """Loudness and true peak agree with closed forms and ffmpeg; both targets are met together."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -8,9 +7,10 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.parts import lacking
 from tests.studies import shared_data
 from ttmpref.audio import read_clip, write_clip
-from ttmpref.loudness import integrated_loudness, limit, normalise, true_peak_db
+from ttmpref.loudness import hold, integrated_loudness, limit, normalise, true_peak_db
 from ttmpref.types import Clip, InvalidRequest
 
 RATE = 44_100
@@ -122,6 +122,16 @@ def test_a_clip_too_short_for_a_loudness_keeps_its_gain_under_the_ceiling():
         assert true_peak_db(result) <= -1.0
 
 
+def test_held_clips_keep_their_level_unless_their_peaks_are_too_high():
+    quiet = clip_of(0.01 * music(1.0))
+    held, report = hold(quiet)
+    assert held is quiet and not report.limited
+    loud = clip_of(3.0 * music(1.0))
+    held, report = hold(loud)
+    assert report.limited and true_peak_db(held) <= -1.0
+    assert report.lufs == pytest.approx(integrated_loudness(held))
+
+
 def test_the_limiter_leaves_a_clip_under_the_ceiling_as_it_is():
     clip = clip_of(music(0.01))
     assert np.array_equal(limit(clip, -1.0).waveform, clip.waveform)
@@ -145,8 +155,7 @@ def test_loudness_is_not_defined_beyond_five_channels():
 def ffmpeg():
     found = shutil.which("ffmpeg")
     if found is None:
-        reason = "the second meter is not at hand: apt-get install ffmpeg"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        lacking("the second meter is not at hand: apt-get install ffmpeg")
     return found
 
 

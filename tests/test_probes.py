@@ -1,15 +1,18 @@
 """Probes find the reading that a network was trained under, and the loader tells score tensors."""
 
+import json
+
 import pytest
 import torch
 
 from tests.seeded import seeded_input, seeded_state
 from tests.test_fluxaudio import SMALL, shapes_of
 from ttmpref.config import ScoreEmbeddingConfig
-from ttmpref.flow import interpolate, velocity_target
+from ttmpref.flow import draw_noise, interpolate, solve, velocity_target
 from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
 from ttmpref.models.score_heads import match_score_tensors
-from ttmpref.probes import Known, rank_readings, readings_of
+from ttmpref.probes import Known, rank_readings, rank_responses, read_as, readings_of
+from ttmpref.studio import Studio
 from ttmpref.types import DamagedWeights, InvalidRequest
 
 TRUTH = ScoreEmbeddingConfig(num_features=12, two_pi=False, cos_first=False)
@@ -74,6 +77,68 @@ def test_the_probe_finds_the_direction_of_the_flow(trained, flow: str) -> None:
     as_trained = trained(z, t if flow == "noise_at_one" else 1 - t, *inputs)
     sign = -1 if flow == "data_at_one" else 1
     assert torch.equal(model(z, t, *inputs), sign * as_trained)
+
+
+def test_the_probe_finds_the_embedding_whose_rewards_rise_with_the_score(trained) -> None:
+    """Clips of known readings, judged by how much of the pattern they hold."""
+    scores = torch.linspace(-0.7, 0.7, 7)  # where the music changes in one direction
+    prompt = trained.project(torch.zeros(1, 5, 6), torch.zeros(1, 3)).expand(8)
+    noise = draw_noise(list(range(8)), 12, 4)
+
+    def heard(read: FluxAudio, score: float) -> torch.Tensor:
+        def velocity(z: torch.Tensor, t: float) -> torch.Tensor:
+            return read.velocity(z, torch.full((8,), t), prompt, torch.full((8,), score))
+
+        *_, made = solve(velocity, noise, 12)
+        return (made * PATTERN).mean((1, 2))
+
+    wrong = CONFIG.model_copy(update={"score_embedding": ScoreEmbeddingConfig(num_features=12)})
+    readings = readings_of("score_head", wrong, "global_adaln")
+    with torch.no_grad():
+        rewards = {
+            name: torch.stack([heard(read_as(trained, config), float(s)) for s in scores], dim=1)
+            for name, config in readings.items()
+        }
+    found = rank_responses(rewards)
+    assert readings[found[0].name] == CONFIG and found[0].rise > 0
+    assert found[0].correlation - found[1].correlation > 2 * (found[0].error + found[1].error)
+
+
+def test_responses_are_rank_correlations_and_the_larger_rise_decides_ties() -> None:
+    rising = torch.tensor([[0.0, 1.0, 5.0], [1.0, 2.0, 3.0]])
+    rewards = {"flat": torch.ones(2, 3), "a little": rising / 10, "falls": -rising, "much": rising}
+    found = rank_responses(rewards)
+    assert [one.name for one in found] == ["much", "a little", "flat", "falls"]
+    assert [one.correlation for one in found] == pytest.approx([1.0, 1.0, 0.0, -1.0])
+    assert found[0].rise == pytest.approx(3.5) and found[0].error == pytest.approx(0.0)
+    with pytest.raises(InvalidRequest, match="1 texts were given; a probe needs at least 2"):
+        rank_responses({"one": rising[:1]})
+
+
+def test_the_command_ranks_readings_by_the_rewards_of_new_clips(
+    scoring_preset, tmp_path, capsys, monkeypatch
+) -> None:
+    from ttmpref import probes
+    from ttmpref.cli import main
+
+    table = tmp_path / "texts.csv"
+    table.write_text("clip,prompt\na.wav,calm piano\nb.wav,loud drums\nc.wav,calm piano\n")
+    monkeypatch.setattr(probes, "SCORES", (0.0, 6.0))
+    given = ["probe-score-head", str(table), "--preset", str(scoring_preset), "--by", "reward"]
+    assert main([*given, "--stage", "scored", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["readings"]) == 4 and told["matched"] == {}
+    studio = Studio.open(str(scoring_preset), "cpu")
+    rises = []
+    for seed, prompt in ((42, "calm piano"), (43, "loud drums")):
+        asked = [studio.request(prompt, stage="scored", score=s, seed=seed) for s in (0.0, 6.0)]
+        clips = [studio.generate(request)[0].clip for request in asked]
+        low, high = studio.score(clips, prompt)
+        rises.append(high.reward - low.reward)
+    own = next(r for r in told["readings"] if "two_pi: true, cos_first: true" in r["name"])
+    assert own["rise"] == pytest.approx(sum(rises) / 2, abs=1e-3)
+    assert main([*given, "--stage", "baseline"]) == 2
+    assert "head 'none'" in capsys.readouterr().err
 
 
 def test_a_probe_needs_two_clips_and_a_score() -> None:

@@ -30,12 +30,6 @@ def app(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
-
-
 def test_results_of_closed_studies_are_for_all_and_of_running_ones_for_operators(
     chromium: Any, app: RunningApp
 ) -> None:

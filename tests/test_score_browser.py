@@ -25,18 +25,6 @@ def app(scoring_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visitor(chromium: Any, app: RunningApp) -> Iterator[Visit]:
-    with driver.visit(chromium, app.url) as visit:
-        yield visit
-
-
-@pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, ffmpeg: Any) -> list[Path]:
     """A short clip, a long one, a video, and something else under a nasty name."""
     folder = tmp_path_factory.mktemp("uploads")

@@ -48,9 +48,9 @@ def rows_of(text):
 
 
 def write_three_hours(path):
-    """A WAV file of silence whose samples take no room on the disk."""
-    soundfile.write(path, np.zeros(1, np.int16), RATE)
-    header, size = bytearray(path.read_bytes()[:44]), 3 * 3600 * RATE * 2
+    """A WAV file of one byte a sample, none of which takes room on the disk."""
+    soundfile.write(path, np.zeros(1, np.int16), RATE, subtype="PCM_U8")
+    header, size = bytearray(path.read_bytes()[:44]), 3 * 3600 * RATE
     header[4:8], header[40:44] = (n.to_bytes(4, "little") for n in (size + 36, size))
     path.write_bytes(header)
     os.truncate(path, size + 44)

@@ -253,6 +253,28 @@ def test_a_generated_clip_went_through_the_presets_separator(tiny_preset, tmp_pa
     assert f"{tmp_path}/one.safetensors" in clips[1].provenance["weights"]
 
 
+def test_a_request_says_how_often_voices_are_taken_out(tiny_preset, tmp_path):
+    write_bag(tmp_path, "solo", {"one": hdemucs(sources=["vocals"])})
+    path = tmp_path / "separated.yaml"
+    separator = f"separator: {{folder: {tmp_path}, bag: solo, mode: residual}}"
+    path.write_text(f"{tiny_preset.read_text()}{separator}\n")
+    plain, studio = Studio.open(str(tiny_preset), "cpu"), Studio.open(str(path), "cpu")
+
+    def made(studio, **changes):
+        request = studio.request("calm piano", seed=1, num_steps=1, **changes)
+        (generation,) = studio.generate(request)
+        return generation.request.separation_passes, generation.clip.waveform
+
+    (asked, three), (_, once), (_, never) = (
+        made(studio), made(studio, separation_passes=1), made(studio, separation_passes=0)
+    )  # fmt: skip
+    assert asked == 3
+    assert not np.allclose(three, once, atol=1e-3) and not np.allclose(once, never, atol=1e-3)
+    assert np.array_equal(never, made(plain)[1])
+    with pytest.raises(InvalidRequest, match="^separation_passes is 1; preset 'tiny' has no sepa"):
+        made(plain, separation_passes=1)
+
+
 def test_the_benchmark_compares_ways_that_do_the_same():
     models = [hdemucs(seed=1), hdemucs(seed=2)]
     figures = {figure.name: figure for figure in compare(models, 1.0, music(), rounds=1)}

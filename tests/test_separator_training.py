@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.separator import figures_of
+from tests.parts import lacking
 from training import voices as module
 from training.data import CORPUS_RATE, INT16, Corpus
 from training.recipe import SeparatorRecipe, VoicesRecipe
@@ -44,9 +43,7 @@ def spoken_or_skip():
     try:
         return speech(np.random.default_rng(0), 4 * CORPUS_RATE, TEXTS)
     except MissingSpeaker as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"continuous integration installs the speaker, yet: {error}")
-        pytest.skip(str(error))
+        lacking(str(error))
 
 
 class Memory(Corpus):
@@ -182,6 +179,16 @@ def test_training_lowers_the_loss(job):
         group["lr"] = 3e-3
     losses = [learning.train_step(step)["loss"] for step in range(30)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+
+
+def test_bf16_rounds_the_products_alone(job):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        one = job(precision=precision)
+        losses[precision] = one.train_step(0)["loss"]
+        assert all(tensor.dtype == torch.float32 for tensor in one.network.parameters())
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], abs=0.1)
 
 
 def test_what_is_exported_is_a_bag_of_the_averaged_network(job, tmp_path):

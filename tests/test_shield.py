@@ -36,10 +36,14 @@ async def strict(request: Request) -> Response:
 
 
 def client(folder: Path, **options: Any) -> TestClient:
+    return TestClient(application(folder, **options))
+
+
+def application(folder: Path, **options: Any) -> Starlette:
     routes = [Route("/", length, methods=["GET", "POST"]), Route(UPLOADS, length, methods=["POST"]),
               Route("/part", part), Route("/strict", strict)]  # fmt: skip
     layer = Middleware(Shield, folder=folder, **options)
-    return TestClient(Starlette(routes=routes, middleware=[layer]))
+    return Starlette(routes=routes, middleware=[layer])
 
 
 def test_every_answer_carries_the_policy_and_stricter_ones_stay(tmp_path: Path) -> None:
@@ -79,6 +83,23 @@ def test_a_body_beyond_the_limit_is_refused_whether_or_not_it_says_how_long_it_i
         assert http.post("/", content=content).status_code == 413
 
 
+def test_a_body_that_says_that_it_is_too_long_is_not_read_at_all(tmp_path: Path) -> None:
+    asked: list[None] = []
+    statuses: list[int | None] = []
+
+    async def body() -> Any:
+        asked.append(None)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def note(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b""}
+    length_field = (b"content-length", str(MAX_BODY_BYTES + 1).encode())
+    asyncio.run(application(tmp_path)({**scope, "headers": [length_field]}, body, note))
+    assert (asked, statuses[0]) == ([], 413)
+
+
 def test_uploads_may_be_longer_but_never_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,12 +121,8 @@ def test_a_body_that_stands_still_is_given_up(
     async def note(message: Any) -> None:
         statuses.append(message.get("status"))
 
-    app = Starlette(
-        routes=[Route("/", length, methods=["POST"])],
-        middleware=[Middleware(Shield, folder=tmp_path)],
-    )
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
-    asyncio.run(app(scope, never, note))
+    asyncio.run(application(tmp_path)(scope, never, note))
     assert statuses[0] == 408
 
 

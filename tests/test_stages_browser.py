@@ -25,12 +25,6 @@ def app(scoring_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with driver.chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def visitor(chromium: Any, app: RunningApp) -> Iterator[Visit]:
     with driver.visit(chromium, app.url) as visit:

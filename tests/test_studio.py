@@ -95,11 +95,20 @@ def test_variations_take_consecutive_seeds_and_equal_the_clips_made_alone(studio
         {"solver": "heun"},
         {"guidance_schedule": "anneal"},
         {"guidance_schedule": "interval"},
+        {"normalise_loudness": False},
+        {"target_lufs": -20.0},
     ],
     ids=str,
 )
 def test_every_setting_is_heard(studio, change):
     assert not same(one(studio), one(studio, **change))
+
+
+def test_loudness_is_what_was_asked_for_or_is_left_alone_under_the_ceiling(studio):
+    assert one(studio, target_lufs=-24.0).scores.lufs == pytest.approx(-24.0, abs=0.1)
+    as_made = one(studio, normalise_loudness=False)
+    assert as_made.scores.lufs != pytest.approx(-16.5, abs=0.1)
+    assert as_made.scores.true_peak_db <= -1.0
 
 
 def test_the_prompt_and_its_prefix_are_heard(studio, tiny_preset, tmp_path):
@@ -294,6 +303,7 @@ def test_defaults_come_from_the_preset_and_a_seed_is_drawn(studio):
     assert request.seed != studio.request("calm piano").seed
     assert studio.request("calm piano", seed=0).seed == 0
     assert studio.settings.examples == ("calm piano",)
+    assert (request.separation_passes, request.target_lufs) == (0, -16.5)
 
 
 def test_stages_without_weights_are_listed_with_the_reason_and_refused(studio):

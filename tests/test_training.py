@@ -45,7 +45,7 @@ from training.recipe import (
 from training.scored import ScoredSplit
 from training.separator import BAG, SeparatorJob, Sounds
 from training.text import TextEncoderJob, train_tokenizer
-from ttmpref.config import ConfigError, MusicEncoderConfig, Preset, load_preset
+from ttmpref.config import ConfigError, MelConfig, MusicEncoderConfig, Preset, load_preset
 from ttmpref.models.fluxaudio import FluxAudio
 from ttmpref.separation import read_bag
 
@@ -88,9 +88,12 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
     small_clap = ClapRecipe(
         **step, patch_width=16, hop_length=64, n_fft=256, text_layers=1, text_width=32
     )
-    music = MusicEncoderConfig(folder="unused", sample_rate=11_025, dim=16)
-    small_hubert = MusicEncoderRecipe(
-        **step, seconds=0.2, convolutions=((8, 8, 4), (16, 8, 4)), layers=1, heads=2, hidden=16
+    mel = MelConfig(sample_rate=11_025, n_fft=256, hop_length=64, num_mels=8, f_max=5_512.5)
+    music = MusicEncoderConfig(
+        kind="wav2vec2_bert", folder="unused", sample_rate=11_025, dim=16, mel=mel
+    )
+    small_music = MusicEncoderRecipe(
+        **step, seconds=0.2, layers=1, heads=2, hidden=16, kernel=3, precision="bf16"
     )
     vocoder = VocoderRecipe(**step, latents=12, audio_from=1, adversarial_from=3)
     separator = SeparatorRecipe(**step, seconds=0.15, segment=1.0, channels=4, depth=4, n_fft=256)
@@ -101,7 +104,7 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
             TextEncoderRecipe(**step, layers=1, heads=2, hidden=16), tiny.text_encoder, tokenizer
         ),
         "clap": lambda: ClapJob(small_clap, clap, tokenizer, corpora, workers=1),
-        "music_encoder": lambda: MusicEncoderJob(small_hubert, music, corpora),
+        "music_encoder": lambda: MusicEncoderJob(small_music, music, corpora, workers=1),
         "vae": lambda: VAEJob(VAERecipe(**step, frames=16), tiny.autoencoder, corpora),
         "vocoder": lambda: VocoderJob(vocoder, tiny.autoencoder, coded, network),
         "baseline": lambda: FlowMatchingJob(

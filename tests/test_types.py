@@ -57,6 +57,11 @@ GOOD = {
         ("variations", 9, "9"),
         ("solver", "rk4", "'rk4'"),
         ("guidance_schedule", "cosine", "'cosine'"),
+        ("separation_passes", -1, "-1"),
+        ("separation_passes", 1.5, "1.5"),
+        ("normalise_loudness", "yes", "'yes'"),
+        ("target_lufs", 1.0, "1.0"),
+        ("target_lufs", math.nan, "nan"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_names_it(field, value, named):

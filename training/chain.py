@@ -32,8 +32,9 @@ from training.loop import write_aside
 from training.music_encoder import MusicEncoderJob
 from training.prepare.reader import PreparedData
 from training.ranker_runs import train_and_report
-from training.recipe import recipe_hash
+from training.recipe import BackboneRecipe, recipe_hash
 from training.separator import SeparatorJob, sounds_of
+from training.sources import TakesSource
 from training.text import TextEncoderJob, train_tokenizer
 from training.workplace import Workplace, go_on_from_assets, latent_encoder, train, write_manifest
 from ttmpref import assets
@@ -72,7 +73,7 @@ def clap(place: Workplace) -> None:
 
 def music_encoder(place: Workplace) -> None:
     config = place.recipe.target.music_encoder
-    job = MusicEncoderJob(place.recipe.music_encoder, config, place.corpora)
+    job = MusicEncoderJob(place.recipe.music_encoder, config, place.corpora, place.workers)
     train(place, job, place.recipe.music_encoder)
     job.export(place.path(config.folder))
 
@@ -97,15 +98,37 @@ def vocoder(place: Workplace) -> None:
     job.export(place.path(config.vocoder.weights))
 
 
+def pretraining(place: Workplace) -> None:
+    """The backbone learns on the corpus as it was rendered, without a fault."""
+    job = _from_the_start(place, "pretraining", place.recipe.pretraining)
+    train(place, job, place.recipe.pretraining)
+    job.export(stages.weights_path(place, "pretraining"))
+
+
 def baseline(place: Workplace) -> None:
-    preset, recipe = place.recipe.target, place.recipe.baseline
-    splits, latents, empty = _windows(place)
-    backbone = fresh_backbone(recipe.seed, preset.backbone, latents, empty)
-    job = FlowMatchingJob("baseline", recipe, backbone, splits)
+    """The network without score.
+
+    After a pretraining it learns from what the listeners heard, music good and bad, as a baseline
+    of recordings does: only then is there anything for a score to choose. Prepared recordings are
+    both already.
+    """
+    recipe, said = place.recipe.baseline, {}
+    if place.recipe.pretraining is None or place.prepared is not None:
+        job = _from_the_start(place, "baseline", recipe)
+    else:
+        backbone, source = stages.stage_backbone(place, "pretraining", "none"), TakesSource(place)
+        said = source.facts | stages.parent(place, "pretraining")
+        job = FlowMatchingJob("baseline", recipe, backbone, source.collection)
     weights = stages.weights_path(place, "baseline")
     go_on_from_assets(place, job, weights)
-    train(place, job, recipe)
+    train(place, job, recipe, **said)
     job.export(weights)
+
+
+def _from_the_start(place: Workplace, name: str, recipe: BackboneRecipe) -> FlowMatchingJob:
+    splits, latents, empty = _windows(place)
+    backbone = fresh_backbone(recipe.seed, place.recipe.target.backbone, latents, empty)
+    return FlowMatchingJob(name, recipe, backbone, splits)
 
 
 def _windows(
@@ -154,8 +177,8 @@ def separator(place: Workplace) -> None:
 
 
 _IN_ORDER = (
-    corpus, tokenizer, text_encoder, clap, music_encoder, vae, vocoder, baseline, ranker, separator,
-    stages.takes, stages.sft, stages.expert, stages.crossload, stages.crpo,
+    corpus, tokenizer, text_encoder, clap, music_encoder, vae, vocoder, pretraining, ranker,
+    separator, stages.takes, baseline, stages.sft, stages.expert, stages.crossload, stages.crpo,
 )  # fmt: skip
 STEPS = tuple(step.__name__ for step in _IN_ORDER)
 _NUMBERS = {"takes": "sft", "crossload": "expert"}  # recipe field of a step of another name

@@ -1,15 +1,22 @@
-"""The demo's MERT-class music encoder: a small HuBERT that learns to hear what is played and how.
+"""The demo's MERT-class music encoder: a small Wav2Vec2-BERT that learns what is played and how.
 
 Windows of the corpus, most of them degraded, go through the encoder; from the mean over time of its
 last layer, which is what the reward reads, linear heads name the piece's tags and say how strong
 each degradation is. So the features hold both sides of a preference, music and production, without
 ever seeing one. Nothing but the encoder is kept.
 
+It hears log-mels and not samples as MERT does: a HuBERT of this size, which has to learn its own
+filters first, knew less of the degradations after three times as many windows.
+
 Shapes: waveforms (B, S), hidden (B, T, D).
 """
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,41 +24,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from training.corpus.degradations import KINDS, Degradation, degrade
 from training.data import CORPUS_RATE, Corpus
+from training.engine import products
 from training.loop import Average, numpy_draws
 from training.recipe import MusicEncoderRecipe
 from training.text import TARGETS
 from ttmpref.audio import resample
 from ttmpref.config import MusicEncoderConfig
+from ttmpref.encoders.mel_bert import mel_tokens, token_width
+from ttmpref.models.mel import LogMel
 from ttmpref.types import Clip
 
 VALIDATION_WINDOWS = 64
+AHEAD = 4  # batches made before they are asked for
 
 
-def build_encoder(recipe: MusicEncoderRecipe, config: MusicEncoderConfig) -> HubertModel:
-    """A HubertModel of the recipe's size, freshly initialised, without dropout or masking."""
-    convolutions = recipe.convolutions
-    return HubertModel(
-        HubertConfig(
+def build_encoder(recipe: MusicEncoderRecipe, config: MusicEncoderConfig) -> Wav2Vec2BertModel:
+    """A Wav2Vec2BertModel of the recipe's size, freshly initialised, without dropout or masking.
+
+    It knows no positions but by its convolutions: it hears windows of any length.
+    """
+    return Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(
             hidden_size=config.dim,
             num_hidden_layers=recipe.layers,
             num_attention_heads=recipe.heads,
             intermediate_size=recipe.hidden,
-            conv_dim=[width for width, _, _ in convolutions],
-            conv_kernel=[kernel for _, kernel, _ in convolutions],
-            conv_stride=[stride for _, _, stride in convolutions],
-            conv_bias=True,
-            feat_extract_norm="layer",
-            do_stable_layer_norm=True,
-            num_conv_pos_embeddings=32,
-            num_conv_pos_embedding_groups=recipe.heads,
+            feature_projection_input_dim=token_width(config),
+            conv_depthwise_kernel_size=recipe.kernel,
+            position_embeddings_type=None,
             hidden_dropout=0.0,
             attention_dropout=0.0,
             activation_dropout=0.0,
             feat_proj_dropout=0.0,
+            conformer_conv_dropout=0.0,
             final_dropout=0.0,
             layerdrop=0.0,
             apply_spec_augment=False,
@@ -59,6 +68,43 @@ def build_encoder(recipe: MusicEncoderRecipe, config: MusicEncoderConfig) -> Hub
             mask_feature_prob=0.0,
         )
     )
+
+
+@dataclass(frozen=True)
+class DegradedWindows:
+    """Batches of degraded windows, each a function of its number alone; picklable.
+
+    Attributes:
+        sample_rate: Hz, of what is heard.
+        purpose: sets the draws of one use apart from those of another.
+    """
+
+    recipe: MusicEncoderRecipe
+    corpus: Corpus
+    sample_rate: int
+    purpose: str
+
+    def batch(self, number: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Waveforms (B, S), rows of the pieces (B,) and strengths (B, K)."""
+        rng = numpy_draws(self.recipe.seed, self.purpose, number)
+        samples = round(self.recipe.seconds * CORPUS_RATE)
+        total, length = self.corpus.waveforms.shape
+        rows = rng.integers(total, size=size)
+        windows = self.corpus.cut(rows, rng.integers(length - samples + 1, size=size), samples)
+        strengths = np.zeros((size, len(KINDS)), np.float32)
+        heard = []
+        for i, window in enumerate(windows.numpy()):
+            clip = Clip(window[None], CORPUS_RATE)
+            for kind in self._drawn_kinds(rng):
+                strengths[i, KINDS.index(kind)] = strength = rng.uniform()
+                clip = degrade(clip, Degradation(kind, strength, int(rng.integers(2**31))))
+            heard.append(resample(clip, self.sample_rate).mono)
+        return np.stack(heard), rows, strengths
+
+    def _drawn_kinds(self, rng: np.random.Generator) -> list[str]:
+        """None, one or two of the degradations."""
+        count = rng.choice(3, p=self.recipe.degradation_counts)
+        return rng.choice(KINDS, size=count, replace=False).tolist()
 
 
 class MusicEncoderJob:
@@ -71,10 +117,18 @@ class MusicEncoderJob:
         recipe: MusicEncoderRecipe,
         config: MusicEncoderConfig,
         corpora: tuple[Corpus, Corpus],
+        workers: int,
     ) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.config = recipe, config
-        self.train_corpus, self.held_out = corpora
+        self.recipe, self.config, self.workers = recipe, config, workers
+        self.windows, self.held_out = (
+            DegradedWindows(recipe, corpus, config.sample_rate, purpose)
+            for corpus, purpose in zip(
+                corpora, ("music_encoder", "music_encoder validation"), strict=True
+            )
+        )
+        self.coming: dict[int, Future] = {}
+        self.log_mel = LogMel(config.mel)
         self.encoder = build_encoder(recipe, config)
         self.heads = nn.ModuleDict(
             {name: nn.Linear(config.dim, len(values)) for name, values in TARGETS.items()}
@@ -92,47 +146,43 @@ class MusicEncoderJob:
     def optimizers(self) -> dict[str, Optimizer]:
         return {"all": self.optimizer}
 
-    def _batch(
-        self, corpus: Corpus, size: int, rng: np.random.Generator
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Waveforms (B, S) at the encoder's rate, class numbers (B,) by tag, strengths (B, K)."""
-        samples = round(self.recipe.seconds * CORPUS_RATE)
-        total, length = corpus.waveforms.shape
-        rows = rng.integers(total, size=size)
-        windows = corpus.cut(rows, rng.integers(length - samples + 1, size=size), samples)
-        strengths = np.zeros((size, len(KINDS)), np.float32)
-        heard = []
-        for i, window in enumerate(windows.numpy()):
-            clip = Clip(window[None], CORPUS_RATE)
-            for kind in self._drawn_kinds(rng):
-                strengths[i, KINDS.index(kind)] = strength = rng.uniform()
-                clip = degrade(clip, Degradation(kind, strength, int(rng.integers(2**31))))
-            heard.append(torch.from_numpy(resample(clip, self.config.sample_rate).mono))
+    @cached_property
+    def _pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+
+    def _made_ahead(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Batch `step`, while those after it are being made, where there are workers for it."""
+        if self.workers < 2:
+            return self.windows.batch(step, self.recipe.batch)
+        for number in range(step, step + AHEAD):
+            if number not in self.coming:
+                self.coming[number] = self._pool.submit(
+                    self.windows.batch, number, self.recipe.batch
+                )
+        return self.coming.pop(step).result()
+
+    def _losses(
+        self, corpus: Corpus, waveforms: np.ndarray, rows: np.ndarray, strengths: np.ndarray
+    ) -> dict[str, Tensor]:
         tags = [corpus.pieces[row].tags for row in rows]
-        labels = {
-            name: torch.tensor([values.index(tag[name]) for tag in tags])
-            for name, values in TARGETS.items()
-        }
-        return torch.stack(heard), labels, torch.from_numpy(strengths)
-
-    def _drawn_kinds(self, rng: np.random.Generator) -> list[str]:
-        """None, one or two of the degradations."""
-        count = rng.choice(3, p=self.recipe.degradation_counts)
-        return rng.choice(KINDS, size=count, replace=False).tolist()
-
-    def _losses(self, corpus: Corpus, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        waveforms, labels, strengths = self._batch(corpus, size, rng)
-        pooled = self.encoder(input_values=waveforms).last_hidden_state.mean(1)  # (B, D)
+        tokens = mel_tokens(self.log_mel(torch.from_numpy(waveforms)), self.config.frames_per_token)
+        with products(self.recipe.precision, tokens.device):
+            hidden = self.encoder(input_features=tokens).last_hidden_state
+        pooled = hidden.float().mean(1)  # (B, D)
         losses = {
-            name: F.cross_entropy(head(pooled), labels[name]) for name, head in self.heads.items()
+            name: F.cross_entropy(
+                head(pooled), torch.tensor([TARGETS[name].index(tag[name]) for tag in tags])
+            )
+            for name, head in self.heads.items()
         }
         guessed = self.strengths(pooled)
-        losses["degradations"] = F.binary_cross_entropy_with_logits(guessed, strengths) * len(KINDS)
+        losses["degradations"] = F.binary_cross_entropy_with_logits(
+            guessed, torch.from_numpy(strengths)
+        ) * len(KINDS)
         return losses
 
     def train_step(self, step: int) -> dict[str, float]:
-        rng = numpy_draws(self.recipe.seed, "music_encoder", step)
-        losses = self._losses(self.train_corpus, self.recipe.batch, rng)
+        losses = self._losses(self.windows.corpus, *self._made_ahead(step))
         self.optimizer.zero_grad()
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
@@ -142,15 +192,11 @@ class MusicEncoderJob:
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
-        rng = numpy_draws(self.recipe.seed, "music_encoder validation", 0)
-        losses = self._losses(self.held_out, VALIDATION_WINDOWS, rng)
+        batch = self.held_out.batch(0, VALIDATION_WINDOWS)
+        losses = self._losses(self.held_out.corpus, *batch)
         return {name: loss.item() for name, loss in losses.items()}
 
     def export(self, folder: Path) -> None:
-        """Averaged encoder and front end as a transformers folder, half precision."""
+        """Averaged encoder as a transformers folder, half precision."""
         self.encoder.load_state_dict(self.average.weights())
         self.encoder.half().save_pretrained(folder)
-        extractor = Wav2Vec2FeatureExtractor(
-            sampling_rate=self.config.sample_rate, do_normalize=False, return_attention_mask=False
-        )
-        extractor.save_pretrained(folder)

@@ -225,7 +225,7 @@ def _divided(found: PairFeatures, split: Split, table: PairTable) -> Material:
 def preset_features(preset: Preset, blocks: Sequence[str]) -> tuple[RewardFeatures, str]:
     """What makes the blocks with a preset's encoders, and what they are, in words."""
     from ttmpref.encoders.clap import ClapEncoder
-    from ttmpref.encoders.mert import MertEncoder
+    from ttmpref.encoders.music import music_encoder
 
     folders = {"clap": preset.metric_clap.folder}
     if MERT in blocks:
@@ -237,7 +237,7 @@ def preset_features(preset: Preset, blocks: Sequence[str]) -> tuple[RewardFeatur
     clap = ClapEncoder(preset.metric_clap, assets.locate(folders["clap"]))
     music = None
     if "music" in folders:
-        music = MertEncoder(preset.music_encoder, assets.locate(folders["music"]))
+        music = music_encoder(preset.music_encoder, assets.locate(folders["music"]))
     listening = preset.ranker.listening if preset.ranker else Listening()
     said = {name: assets.digest(folder) for name, folder in folders.items()}
     said |= {"window": listening.window, "band": listening.band, "seed": listening.seed}

@@ -81,23 +81,23 @@ class ClapRecipe(StepRecipe):
 
 
 class MusicEncoderRecipe(StepRecipe):
-    """A small HuBERT that names tags and degradations.
+    """A small Wav2Vec2-BERT that names tags and degradations.
 
     Attributes:
         seconds: length of a training window.
         degradation_counts: probabilities of none, one and two degradations in a window.
-        convolutions: (width, kernel, stride) of each layer from samples to frames.
-        layers, heads, hidden: of the transformer.
+        layers, heads, hidden: of the conformer.
+        kernel: tokens that its convolutions span.
+        precision: of products in training.
     """
 
     seconds: float = Field(4.0, gt=0)
     degradation_counts: tuple[float, float, float] = (0.3, 0.4, 0.3)
-    convolutions: tuple[tuple[int, int, int], ...] = (
-        (32, 20, 10), (64, 10, 5), (128, 8, 4), (192, 8, 4),
-    )  # fmt: skip
-    layers: int = Field(4, gt=0)
+    layers: int = Field(3, gt=0)
     heads: int = Field(6, gt=0)
     hidden: int = Field(384, gt=0)
+    kernel: int = Field(15, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class VAERecipe(StepRecipe):
@@ -162,13 +162,13 @@ class SFTRecipe(BackboneRecipe):
 
     Attributes:
         head: where the score enters.
-        scores: "raw" rewards, as in the paper, or "standard": moved to the mean and spread of the
-            paper's, for a reward on another scale.
+        scores: "raw" rewards, as in the paper, or "normal": by rank on a normal distribution of the
+            paper's mean and spread, for a reward on another scale.
         score_column: which reward of prepared clips is the score.
     """
 
     head: HeadKind = "global_adaln"
-    scores: Literal["raw", "standard"] = "raw"
+    scores: Literal["raw", "normal"] = "raw"
     score_column: str = "instrumental_reward_score"
 
 
@@ -264,6 +264,7 @@ class SeparatorRecipe(StepRecipe):
         level_db: lowest and highest level of a voice, relative to the music.
         voiceless: share of windows without any voice, which must come through untouched.
         mono: share of windows with the same sound in both channels.
+        precision: of the network's products in training; weights and losses stay in fp32.
     """
 
     voices: VoicesRecipe = VoicesRecipe()
@@ -276,6 +277,7 @@ class SeparatorRecipe(StepRecipe):
     level_db: tuple[float, float] = (-8.0, 6.0)
     voiceless: float = Field(0.2, ge=0, le=1)
     mono: float = Field(0.5, ge=0, le=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class ListenersRecipe(FrozenConfig):
@@ -361,6 +363,7 @@ class Recipe(FrozenConfig):
     music_encoder: MusicEncoderRecipe | None = None
     vae: VAERecipe | None = None
     vocoder: VocoderRecipe | None = None
+    pretraining: BackboneRecipe | None = None
     baseline: BackboneRecipe | None = None
     separator: SeparatorRecipe | None = None
     listeners: ListenersRecipe = ListenersRecipe()

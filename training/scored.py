@@ -5,7 +5,8 @@ music with faults, so that the score is about something that differs within the 
 of a large collection of recordings does. A take's caption is that of the piece that is played.
 
 Scores are rewards on the scale of the paper's training scores, so that a value of s means the same
-in both presets: s = 0.62 + 0.59 z, z the reward's standard score over the training windows.
+in both presets: s = 0.62 + 0.59 z, z the normal score of the reward's rank among the training
+windows'.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from training.features import Encode, cached
@@ -24,6 +26,7 @@ from training.listeners import Listeners, RoundTrip, Take
 from training.loop import write_json
 
 PAPER_MEAN, PAPER_STD = 0.62, 0.59  # of the paper's training scores (specification 1.12)
+KNOTS = 200  # of the map from rewards to scores: the outermost lie 2.8 deviations from the middle
 
 
 @dataclass(frozen=True)
@@ -31,27 +34,31 @@ class ScoreScale:
     """From rewards to the scores s of the chain.
 
     Attributes:
-        mean, std: of the rewards of the training takes.
+        rewards, scores: (K,) rising knots of a piecewise linear map, level beyond the outermost;
+            None leaves rewards as they are: the paper's own scale.
     """
 
-    mean: float
-    std: float
+    rewards: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
     @classmethod
-    def standard(cls, rewards: np.ndarray) -> ScoreScale:
-        """Gives these rewards the paper's mean and spread."""
-        return cls(float(rewards.mean()), float(rewards.std()))
+    def normal(cls, rewards: np.ndarray) -> ScoreScale:
+        """Gives these rewards, by their ranks, a normal distribution of the paper's moments.
 
-    @classmethod
-    def raw(cls) -> ScoreScale:
-        """Leaves rewards as they are: the paper's own scale."""
-        return cls(PAPER_MEAN, PAPER_STD)
+        Rewards of a small collection are skewed: a straight line to the paper's moments would put
+        no training window above s = 1.5, and what the paper asks for would be extrapolation.
+        """
+        levels = (np.arange(KNOTS) + 0.5) / KNOTS
+        return cls(np.quantile(rewards, levels), PAPER_MEAN + PAPER_STD * stats.norm.ppf(levels))
 
     def write(self, path: Path) -> None:
-        write_json(path, self.__dict__)
+        knots = {k: v if v is None else v.round(5).tolist() for k, v in self.__dict__.items()}
+        write_json(path, knots)
 
     def score(self, rewards: np.ndarray) -> np.ndarray:
-        return (PAPER_MEAN + PAPER_STD * (rewards - self.mean) / self.std).astype(np.float32)
+        if self.rewards is None:
+            return rewards.astype(np.float32)
+        return np.interp(rewards, self.rewards, self.scores).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,12 @@ class ScoredSplit:
     Attributes:
         latents: (W, 2, N, C) posterior mean and deviation.
         pieces: (W,), whose captions describe the window.
-        scores: (W,).
+        scores: (W,), or None for a network that has no use for them.
     """
 
     latents: np.ndarray
     pieces: np.ndarray
-    scores: np.ndarray
+    scores: np.ndarray | None
     captions: Captions
 
     def __len__(self) -> int:
@@ -76,7 +83,8 @@ class ScoredSplit:
         rows = torch.randint(len(self), (size,), generator=generator).numpy()
         text, pooled = self.captions.of(self.pieces[rows], generator)
         mean, std = as_float(self.latents[rows]).unbind(1)
-        return Batch(mean, std, text, pooled, torch.from_numpy(self.scores[rows]))
+        scores = None if self.scores is None else torch.from_numpy(self.scores[rows])
+        return Batch(mean, std, text, pooled, scores)
 
 
 @dataclass(frozen=True)

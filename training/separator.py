@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from training.data import CORPUS_RATE, INT16, Corpus
+from training.engine import products
 from training.loop import Average, numpy_draws
 from training.recipe import SeparatorRecipe
 from training.voices import voices
@@ -145,7 +146,8 @@ class SeparatorJob:
 
     def _estimate(self, mix: Tensor) -> Tensor:
         """(B, 2, S) to the voice in it (B, 2, S)."""
-        return self.network(mix)[:, 0]
+        with products(self.recipe.precision, mix.device):
+            return self.network(mix)[:, 0].float()
 
     def train_step(self, step: int) -> dict[str, float]:
         rng = numpy_draws(self.recipe.seed, "separator", step)

@@ -7,7 +7,6 @@ Two sources: the takes that the demo's simulated listeners heard, and a folder t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -74,14 +73,6 @@ def _chosen(available: int, count: int, seed: int) -> np.random.Generator:
     return numpy_draws(seed, PROMPTS, 0)
 
 
-@dataclass(frozen=True)
-class _Takes:
-    """Takes of one split before their rewards become scores."""
-
-    rewards: np.ndarray
-    split: Callable[[np.ndarray], ScoredSplit]
-
-
 class TakesSource:
     """What the simulated listeners heard (`training.scored`)."""
 
@@ -90,18 +81,25 @@ class TakesSource:
         self.facts = {"windows": f"takes of listeners {recipe_hash(place.recipe.listeners)}"}
 
     @cached_property
-    def _takes(self) -> list[_Takes]:
-        return [self._of(corpus) for corpus in self.place.corpora]
+    def _rewards(self) -> list[np.ndarray]:
+        return [self._rewards_of(corpus) for corpus in self.place.corpora]
 
     @cached_property
     def scale(self) -> ScoreScale:
-        return ScoreScale.standard(self._takes[0].rewards)
+        return ScoreScale.normal(self._rewards[0])
 
     @cached_property
     def splits(self) -> tuple[ScoredSplit, ScoredSplit]:
         train_split, held_out = (
-            takes.split(self.scale.score(takes.rewards)) for takes in self._takes
+            replace(split, scores=self.scale.score(rewards))
+            for split, rewards in zip(self.collection, self._rewards, strict=True)
         )
+        return train_split, held_out
+
+    @cached_property
+    def collection(self) -> tuple[ScoredSplit, ScoredSplit]:
+        """The takes without their scores; no reward need have been trained yet."""
+        train_split, held_out = (self._split(corpus) for corpus in self.place.corpora)
         return train_split, held_out
 
     def prompts(self, count: int) -> Prompts:
@@ -126,7 +124,13 @@ class TakesSource:
         path = folder / f"takes-{key}.{corpus.split}.npy"
         return take_latents(listeners, names, encode, codec(preset), samples, path)
 
-    def _of(self, corpus: Corpus) -> _Takes:
+    def _split(self, corpus: Corpus) -> ScoredSplit:
+        listeners = Listeners(self.place.recipe.listeners, corpus)
+        names = takes_of(list(listeners.votes(range(len(corpus.pieces)))))
+        captions = self.place.captions_of(corpus)
+        return ScoredSplit(self.latents(listeners), played(names), None, captions)
+
+    def _rewards_of(self, corpus: Corpus) -> np.ndarray:
         """The reward is asked with a caption of the piece played, so it speaks of the sound."""
         preset = self.place.recipe.target
         listeners = Listeners(self.place.recipe.listeners, corpus)
@@ -134,17 +138,14 @@ class TakesSource:
         hearing = Hearing(listeners, preset, self.place.corpus_folder / "cache")
         store = hearing.store([vote.preference for vote in votes])
         names = takes_of(votes)
-        pieces = played(names)
         order = {name: row for row, name in enumerate(store.clips)}
         rows = [order[name] for name in names]
         blocks = {name: block[rows] for name, block in store.blocks.items() if name != CLAP_TEXT}
         words = hearing.features.of_prompts([captions[0] for captions in corpus.captions])
-        blocks |= {name: block[pieces] for name, block in words.items()}
+        blocks |= {name: block[played(names)] for name, block in words.items()}
         head = read_ranker(preset.ranker.weights)
         with torch.no_grad():
-            rewards = head(head.layout.join(blocks)).numpy()
-        latents, captions = self.latents(listeners), self.place.captions_of(corpus)
-        return _Takes(rewards, lambda scores: ScoredSplit(latents, pieces, scores, captions))
+            return head(head.layout.join(blocks)).numpy()
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,7 @@ class PreparedSource:
             for split in ("train", "validation")
         ]
         rewards = self.data.reward(recipe.score_column).numpy()
-        standard = recipe.scores == "standard"
-        self.scale = ScoreScale.standard(rewards) if standard else ScoreScale.raw()
+        self.scale = ScoreScale.normal(rewards) if recipe.scores == "normal" else ScoreScale()
         self.splits = PreparedSplit(clips[0], self.scale), PreparedSplit(clips[1], self.scale)
         told = hashlib.sha256(repr(self.data.protocol).encode()).hexdigest()[:16]
         self.facts = {"windows": f"prepared clips, {recipe.score_column}, protocol {told}"}

@@ -48,7 +48,7 @@ def sft(place: Workplace) -> None:
     source.scale.write(place.assets / "logs" / SCALE)
     backbone = stage_backbone(place, "baseline", recipe.head)
     job = FlowMatchingJob("sft", recipe, backbone, source.splits)
-    train(place, job, recipe, head=recipe.head, **source.facts, **_parent(place, "baseline"))
+    train(place, job, recipe, head=recipe.head, **source.facts, **parent(place, "baseline"))
     job.export(weights_path(place, "sft"))
 
 
@@ -68,7 +68,7 @@ def expert(place: Workplace) -> None:
     mixture = Mixture((windows, chosen), (len(windows), recipe.oversample * len(chosen)))
     said = (
         source.facts
-        | _parent(place, "sft")
+        | parent(place, "sft")
         | {
             "head": head,
             "kept": [int(row) for row in kept],
@@ -101,7 +101,7 @@ def crossload(place: Workplace) -> None:
         "head": stage.head,
         "tensors": len(backbone.state_dict()),
         "updates": 0,
-        **_parent(place, "expert"),
+        **parent(place, "expert"),
     }
     write_json(place.assets / "logs" / "crossload.json", record)
 
@@ -135,7 +135,7 @@ def _train_on_pairs(
     job = make_job(
         name, recipe, backbone, (pairs.part(slice(cut, None)), pairs.part(slice(0, cut)))
     )
-    said = _parent(place, "expert") | {
+    said = parent(place, "expert") | {
         "head": head,
         "better clips": _summary(judged, better),
         "worse clips": _summary(judged, worse),
@@ -223,7 +223,8 @@ def _head(place: Workplace, name: str) -> HeadKind:
     return place.recipe.target.stage(name).head
 
 
-def _parent(place: Workplace, name: str) -> dict[str, str]:
+def parent(place: Workplace, name: str) -> dict[str, str]:
+    """What a stage's record says of where it began."""
     return {"parent": name, "parent_sha256": assets.sha256(weights_path(place, name))}
 
 

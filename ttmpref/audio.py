@@ -80,15 +80,19 @@ def _reason(error: Exception) -> str:
     return "format not recognised" if said.startswith("File does not exist") else said
 
 
-def check_file(path: Path) -> None:
-    """Refuse what must not be opened at all: folders, pipes, devices, empty and huge files."""
+def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+    """Refuse what must not be opened at all: folders, pipes, devices, empty and huge files.
+
+    Raises:
+        UnreadableAudio: names file and limit.
+    """
     if not path.exists():
         raise UnreadableAudio(f"{path}: no such file")
     if not path.is_file():
         raise UnreadableAudio(f"{path}: not a regular file")
     size = path.stat().st_size
-    if not 0 < size <= MAX_FILE_BYTES:
-        raise UnreadableAudio(f"{path}: has {size} bytes; 1 to {MAX_FILE_BYTES} are accepted")
+    if not 0 < size <= max_bytes:
+        raise UnreadableAudio(f"{path}: has {size} bytes; 1 to {max_bytes} are accepted")
 
 
 def _check_header(path: Path, source: object, max_seconds: float) -> None:

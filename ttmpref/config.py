@@ -16,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ttmpref.types import (
+    LUFS_RANGE,
+    PASSES_RANGE,
     BandPolicy,
     ConfigError,
     FlowConvention,
@@ -272,23 +274,58 @@ class ClapConfig(FrozenConfig):
 
 
 class MusicEncoderConfig(FrozenConfig):
-    """HuBERT-shaped music encoder (MERT): a transformers folder with weights and front end.
+    """MERT-class music encoder: a transformers folder.
 
     Attributes:
+        kind: "hubert" hears samples (MERT), "wav2vec2_bert" log-mels.
         dim: width of the last layer.
         segment_seconds: longest stretch heard at once; longer audio is the mean over its segments,
             weighted by length (TuneJury's release scores: 300 s).
+        mel: front end of "wav2vec2_bert".
+        frames_per_token: mel frames that it hears as one.
     """
 
-    kind: Literal["hubert"] = "hubert"
+    kind: Literal["hubert", "wav2vec2_bert"] = "hubert"
     folder: str
     sample_rate: int = Field(24_000, gt=0)
     dim: int = Field(gt=0)
     segment_seconds: float = Field(300.0, ge=1.0)
+    mel: MelConfig | None = None
+    frames_per_token: int = Field(4, gt=0)
+
+    @model_validator(mode="after")
+    def _front_end(self) -> MusicEncoderConfig:
+        if (self.mel is None) != (self.kind == "hubert"):
+            raise ValueError(f"mel must be {'left out' if self.mel else 'given'} for {self.kind!r}")
+        if self.mel and self.mel.sample_rate != self.sample_rate:
+            raise ValueError(
+                f"mel.sample_rate is {self.mel.sample_rate}, sample_rate {self.sample_rate}"
+            )
+        return self
+
+
+class MuqMulanConfig(FrozenConfig):
+    """MuQ-MuLan, music and text in one space: a folder of its weights, settings and tokenizer.
+
+    Attributes:
+        dim: width of the shared space.
+        window_seconds: audio is cut into explicit windows of this length.
+        max_tokens: longer texts are cut.
+    """
+
+    kind: Literal["muq_mulan"] = "muq_mulan"
+    folder: str
+    sample_rate: int = Field(24_000, gt=0)
+    window_seconds: float = Field(10.0, gt=0)
+    max_tokens: int = Field(512, gt=0)
+    vocabulary: int = Field(250_002, gt=0)
+    dim: int = Field(512, gt=0)
 
 
 class RankerConfig(FrozenConfig):
     """The preference reward: a score head over the metric CLAP and, for "clap_mert", MERT.
+
+    The layout "muq_mulan" reads MuQ-MuLan in place of both.
 
     Attributes:
         layout: feature blocks of the head (`ttmpref.reward.ranker`).
@@ -302,7 +339,7 @@ class RankerConfig(FrozenConfig):
         notes: whose preferences the heads learned, in a sentence for the page.
     """
 
-    layout: Literal["clap_mert", "clap_audio"] = "clap_mert"
+    layout: Literal["clap_mert", "clap_audio", "muq_mulan"] = "clap_mert"
     weights: str
     ensemble: tuple[str, ...] = ()
     collections: str | None = None
@@ -334,7 +371,7 @@ class SeparatorConfig(FrozenConfig):
     folder: str
     bag: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     remove: tuple[str, ...] = Field(("vocals",), min_length=1)
-    passes: int = Field(3, ge=1, le=10)
+    passes: int = Field(3, ge=1, le=PASSES_RANGE[1])
     mode: SeparationMode = "sum"
     precision: Precision = "fp32"
 
@@ -394,7 +431,7 @@ class OutputConfig(FrozenConfig):
     """
 
     seconds: float = Field(10.0, gt=0)
-    target_lufs: float = Field(-16.5, lt=0)
+    target_lufs: float = Field(-16.5, ge=LUFS_RANGE[0], le=LUFS_RANGE[1])
     true_peak_ceiling_db: float = Field(-1.0, le=0)
     loudness: LoudnessMode = "limiter"
 
@@ -420,6 +457,7 @@ class Preset(FrozenConfig):
     sampling: SamplingConfig
     output: OutputConfig = OutputConfig()
     music_encoder: MusicEncoderConfig | None = None
+    muq_mulan: MuqMulanConfig | None = None
     ranker: RankerConfig | None = None
     separator: SeparatorConfig | None = None
     low_memory: bool = False
@@ -441,6 +479,8 @@ class Preset(FrozenConfig):
             raise ValueError(f"sampling.stage {self.sampling.stage!r} is not one of {names}")
         if self.ranker and self.ranker.layout == "clap_mert" and self.music_encoder is None:
             raise ValueError("ranker.layout 'clap_mert' needs a music_encoder")
+        if self.ranker and self.ranker.layout == "muq_mulan" and self.muq_mulan is None:
+            raise ValueError("ranker.layout 'muq_mulan' needs a section muq_mulan")
         return self
 
     def _check_sizes(
@@ -479,6 +519,8 @@ class Preset(FrozenConfig):
         """Folders of the encoders that the ranker reads; none without a ranker."""
         if self.ranker is None:
             return ()
+        if self.ranker.layout == "muq_mulan":
+            return (self.muq_mulan.folder,)
         music = (self.music_encoder.folder,) if self.ranker.layout == "clap_mert" else ()
         return self.metric_clap.folder, *music
 

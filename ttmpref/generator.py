@@ -27,7 +27,7 @@ from torch import Tensor
 from ttmpref.audio import cut_or_pad
 from ttmpref.config import Preset
 from ttmpref.flow import Velocity, draw_noise, guidance_at, guided_velocity, solve, time_grid
-from ttmpref.loudness import LoudnessReport, normalise
+from ttmpref.loudness import LoudnessReport, hold, normalise
 from ttmpref.models.fluxaudio import FluxAudio, Projected, Step
 from ttmpref.types import (
     Clip,
@@ -133,7 +133,7 @@ class Generator:
             yield Progress(request.num_steps, request.num_steps, f"decoding clip {i + 1}")
             with torch.no_grad():
                 waveform = self.decode(latents[i : i + 1])
-            clip, loudness = self.finish(waveform)
+            clip, loudness = self.finish(waveform, request)
             finished.append((single, clip, self.measure(single.prompt, clip, loudness)))
         taken = time.perf_counter() - started
         for i, (single, clip, scores) in enumerate(finished):
@@ -142,12 +142,12 @@ class Generator:
 
     def batch(self, requests: Sequence[GenerationRequest]) -> list[Clip]:
         """Finished clips, unmeasured, of requests as `latents` takes them."""
-        return self.clips(self.latents(requests))
+        return self.clips(self.latents(requests), requests[0])
 
     @torch.no_grad()
-    def clips(self, latents: Tensor) -> list[Clip]:
-        """Finished clips of normalised latents (V, N, C)."""
-        return [self.finish(self.decode(one[None]))[0] for one in latents]
+    def clips(self, latents: Tensor, request: GenerationRequest | None = None) -> list[Clip]:
+        """Clips of normalised latents (V, N, C), finished as in `finish`."""
+        return [self.finish(self.decode(one[None]), request)[0] for one in latents]
 
     @torch.no_grad()
     def latents(self, requests: Sequence[GenerationRequest]) -> Tensor:
@@ -237,21 +237,33 @@ class Generator:
         """Normalised latents (V, N, C) to waveforms (V, S) as they come, differentiable."""
         return self.parts.autoencoder.decode(self.parts.backbone.unnormalise(latents))
 
-    def finish(self, waveform: Tensor) -> tuple[Clip, LoudnessReport]:
-        """A waveform (1, S) to a finished clip of the preset's length and loudness."""
+    def finish(
+        self, waveform: Tensor, request: GenerationRequest | None = None
+    ) -> tuple[Clip, LoudnessReport]:
+        """A waveform (1, S) to a finished clip of the preset's length.
+
+        Args:
+            request: says how voices and loudness are treated; None: as the preset does.
+        """
         output, sample_rate = self.preset.output, self.parts.autoencoder.sample_rate
         if not waveform.isfinite().all():
             raise TtmprefError("the clip is not finite numbers: lower the guidance or the score")
         clip = Clip(waveform.detach().float().cpu().numpy(), sample_rate)
         clip = cut_or_pad(clip, round(output.seconds * sample_rate))
-        if self.parts.separator is not None:
-            clip = self.parts.separator.instrumental(clip)
-        return normalise(clip, output.target_lufs, output.true_peak_ceiling_db, output.loudness)
+        passes = request and request.separation_passes
+        if self.parts.separator is not None and passes != 0:
+            clip = self.parts.separator.instrumental(clip, passes)
+        if request is not None and not request.normalise_loudness:
+            return hold(clip, output.true_peak_ceiling_db)
+        target = output.target_lufs
+        if request is not None and request.target_lufs is not None:
+            target = request.target_lufs
+        return normalise(clip, target, output.true_peak_ceiling_db, output.loudness)
 
     def measure(self, prompt: str, clip: Clip, loudness: LoudnessReport) -> ScoreCard:
         """Measurements of a finished clip; the CLAP score is against the prompt as asked."""
-        clap_score, clap = None, self.parts.metric_clap
-        if clap is not None:
-            text, audio = clap.encode_text([prompt]), clap.encode_audio([clip])  # (1, dim) each
-            clap_score = float((text * audio).sum())
+        from ttmpref.encoders.clap import similarity
+
+        clap = self.parts.metric_clap
+        clap_score = None if clap is None else similarity(clap, prompt, clip)
         return ScoreCard(loudness.lufs, loudness.true_peak_db, clip.seconds, clap_score)

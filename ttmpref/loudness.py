@@ -189,8 +189,7 @@ def normalise(
         return clip, LoudnessReport(None, None, 0.0, False, "silent: left as it is")
     aim = ceiling_db - PEAK_MARGIN_DB
     if before is None:
-        held = limit(clip, aim) if peak > aim else clip
-        return held, LoudnessReport(None, true_peak_db(held), 0.0, held is not clip, NO_LOUDNESS)
+        return hold(clip, ceiling_db, NO_LOUDNESS)
     gain_db = target_lufs - before
     if peak + gain_db <= aim:
         louder = _scaled(clip, 10 ** (gain_db / 20))
@@ -198,6 +197,20 @@ def normalise(
         note = _miss(lufs, target_lufs)
         return louder, LoudnessReport(lufs, peak + gain_db, gain_db, False, note)
     return _drive(clip, gain_db, target_lufs, aim)
+
+
+def hold(clip: Clip, ceiling_db: float = -1.0, note: str = "") -> tuple[Clip, LoudnessReport]:
+    """The clip at its own level, its true peak at most `ceiling_db`.
+
+    Args:
+        note: of the report.
+    """
+    peak, aim = true_peak_db(clip), ceiling_db - PEAK_MARGIN_DB
+    held = limit(clip, aim) if peak is not None and peak > aim else clip
+    report = LoudnessReport(
+        integrated_loudness(held), true_peak_db(held), 0.0, held is not clip, note
+    )
+    return held, report
 
 
 def _as_reference(clip: Clip, target_lufs: float, ceiling_db: float) -> tuple[Clip, LoudnessReport]:

@@ -4,7 +4,10 @@ Several readings of the same weights are held against clips whose text and rewar
 flow-matching loss of the right one is lowest (specification, sections 1.12 and 3.4). Clips, times
 and noise are the same for all, so the differences between readings are paired.
 
-Shapes: as in `ttmpref.models.fluxaudio`; K known clips.
+How a score is read can be told without such clips, too: under the right reading, the reward of what
+the network makes rises with the score that it is asked for, from the same noise.
+
+Shapes: as in `ttmpref.models.fluxaudio`; K known clips; P prompts at S scores.
 """
 
 from __future__ import annotations
@@ -14,14 +17,23 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from ttmpref.config import FluxAudioConfig
 from ttmpref.flow import draw_noise, interpolate, velocity_target
 from ttmpref.models.fluxaudio import FluxAudio, Projected
-from ttmpref.types import FLOW_CONVENTIONS, InvalidRequest, ProbeKind, ProbeReading, check_choice
+from ttmpref.types import (
+    FLOW_CONVENTIONS,
+    InvalidRequest,
+    ProbeKind,
+    ProbeReading,
+    ProbeResponse,
+    check_choice,
+)
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+SCORES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)  # the paper's sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +93,43 @@ def rank_readings(
     return sorted(found, key=lambda reading: reading.loss)
 
 
-def _losses(backbone: FluxAudio, config: FluxAudioConfig, known: Sequence[Known]) -> Tensor:
-    """(K,) flow-matching losses of the weights under a reading, means over `TIMES`."""
+def rank_responses(rewards: Mapping[str, Tensor]) -> list[ProbeResponse]:
+    """The readings, first the one whose rewards follow the score best; ties by the larger rise.
+
+    Args:
+        rewards: (P, S) of every reading, at scores that rise.
+
+    Raises:
+        InvalidRequest: fewer than two prompts, so that no spread is known.
+    """
+    found = []
+    for name, table in rewards.items():
+        if len(table) < 2:
+            raise InvalidRequest(f"{len(table)} texts were given; a probe needs at least 2")
+        each = torch.stack([_follows(row) for row in table])  # (P,)
+        error = each.std() / len(table) ** 0.5
+        rise = (table[:, -1] - table[:, 0]).mean()
+        found.append(ProbeResponse(name, float(each.mean()), float(error), float(rise)))
+    return sorted(found, key=lambda one: (one.correlation, one.rise), reverse=True)
+
+
+def _follows(rewards: Tensor) -> Tensor:
+    """Spearman's correlation of (S,) rewards with their place; 0 where they never change."""
+    ranks = torch.from_numpy(rankdata(rewards)).float()
+    places = torch.arange(len(rewards)).float()
+    return torch.corrcoef(torch.stack([places, ranks]))[0, 1].nan_to_num(0.0)
+
+
+def read_as(backbone: FluxAudio, config: FluxAudioConfig) -> FluxAudio:
+    """A backbone's weights under a reading."""
     read = FluxAudio(config, backbone.head)
     read.load_state_dict(backbone.state_dict())
-    read = read.to(backbone.latent_mean.device).eval()
+    return read.to(backbone.latent_mean.device).eval().requires_grad_(False)
+
+
+def _losses(backbone: FluxAudio, config: FluxAudioConfig, known: Sequence[Known]) -> Tensor:
+    """(K,) flow-matching losses of the weights under a reading, means over `TIMES`."""
+    read = read_as(backbone, config)
     return torch.stack([_loss(read, one, seed) for seed, one in enumerate(known)])
 
 

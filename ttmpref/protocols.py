@@ -110,8 +110,12 @@ class Separator(Protocol):
         """Every source by name, of the clip's rate, channels and length."""
         ...
 
-    def instrumental(self, clip: Clip) -> Clip:
-        """The clip without the sources that the preset removes, by as many passes as it says."""
+    def instrumental(self, clip: Clip, passes: int | None = None) -> Clip:
+        """The clip without the sources that the preset removes.
+
+        Args:
+            passes: how often; None for as often as the preset says.
+        """
         ...
 
 

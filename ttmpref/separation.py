@@ -221,8 +221,8 @@ class DemucsSeparator:
         found = zip(self.sources, estimates.unbind(1), strict=True)
         return {name: self._returned(waveform, clip) for name, waveform in found}
 
-    def instrumental(self, clip: Clip) -> Clip:
-        """The clip after `passes` passes without the sources to remove.
+    def instrumental(self, clip: Clip, passes: int | None = None) -> Clip:
+        """The clip after `passes` passes (None: the configured ones) without the sources to remove.
 
         Rate and length stay; channels too, but "reference" makes one.
 
@@ -232,7 +232,7 @@ class DemucsSeparator:
         if clip.samples == 0:
             return clip
         waveform = self._given(clip)
-        for _ in range(self._config.passes):
+        for _ in range(self._config.passes if passes is None else passes):
             waveform = self._passed(waveform)
         return self._returned(waveform, clip)
 

@@ -42,6 +42,7 @@ from ttmpref.types import (
     MissingWeights,
     ProbeKind,
     ProbeReading,
+    ProbeResponse,
     Progress,
     RewardScore,
     Settings,
@@ -172,6 +173,8 @@ class Studio:
             "guidance": settings.guidance,
             "num_steps": settings.num_steps,
             "negative_prompt": settings.negative_prompt,
+            "separation_passes": self.preset.separator.passes if self.preset.separator else 0,
+            "target_lufs": self.preset.output.target_lufs,
         }
         values.update((key, value) for key, value in overrides.items() if value is not None)
         request = GenerationRequest(prompt=prompt, **values)
@@ -179,10 +182,13 @@ class Studio:
         return request
 
     def _check(self, request: GenerationRequest) -> None:
-        """Raise unless the request's stage exists and can be used."""
-        missing = self._missing(self.preset.stage(request.stage))
-        if missing is not None:
-            raise MissingWeights(f"stage {request.stage!r} cannot be used: {missing}")
+        """Raise unless the request's stage can be used, and a separator where it asks for one."""
+        self._usable(request.stage)
+        if request.separation_passes and self.preset.separator is None:
+            raise InvalidRequest(
+                f"separation_passes is {request.separation_passes}; preset {self.preset.name!r} "
+                "has no separator, so only 0 is accepted"
+            )
 
     def stream(
         self, request: GenerationRequest, head: HeadKind | None = None
@@ -382,6 +388,11 @@ class Studio:
         """Why this preset cannot score clips, or None; looks at files without reading them."""
         if self.preset.ranker is None:
             return f"preset {self.preset.name!r} has no ranker"
+        if self.preset.ranker.layout == "muq_mulan":
+            from ttmpref.encoders.muq import missing_package
+
+            if missing := missing_package():
+                return missing
         try:
             for uri in (*self.preset.reward_encoders, *self.preset.reward_heads):
                 assets.locate(uri)
@@ -457,27 +468,70 @@ class Studio:
             InvalidRequest: too few clips, or a score head is asked of a stage without one.
             MissingWeights: the stage, or for a score head the ranker, cannot be used.
         """
-        from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
         from ttmpref.probes import Known, rank_readings, readings_of
 
-        stage = self.preset.stage(stage_name)
-        missing = self._missing(stage)
-        if missing is not None:
-            raise MissingWeights(f"stage {stage_name!r} cannot be used: {missing}")
-        config = self.preset.backbone_of(stage)
-        readings = readings_of(kind, config, stage.head)
+        stage = self._usable(stage_name)
+        readings = readings_of(kind, self.preset.backbone_of(stage), stage.head)
         scores = [0.0] * len(clips)
         if stage.head != "none":
             scores = [one.reward for one in self.score(clips, prompts, timeline=False)]
         with self._lock:
-            backbone = FluxAudio(config, stage.head)
-            report = load_backbone_state(backbone, assets.load_tensors(stage.weights))
-            backbone = backbone.to(self.device).requires_grad_(False)
+            backbone, matched = self._as_stored(stage)
             known = [
                 Known(self._latents(stage, backbone, clip), self._projected(backbone, text), score)
                 for clip, text, score in zip(clips, prompts, scores, strict=True)
             ]
-            return rank_readings(backbone, readings, known), report.matched
+            return rank_readings(backbone, readings, known), matched
+
+    def probe_response(
+        self, stage_name: str, prompts: Sequence[str], seed: int = 42
+    ) -> tuple[list[ProbeResponse], Mapping[str, str]]:
+        """Readings of how a score is embedded, first the one whose rewards rise with the score.
+
+        Every reading makes a clip of each prompt, number i from `seed + i`, at every score of
+        `ttmpref.probes.SCORES`; voices stay in. Returns and raises as `probe` does.
+        """
+        import torch
+
+        from ttmpref.generator import Generator
+        from ttmpref.probes import SCORES, rank_responses, read_as, readings_of
+
+        stage = self._usable(stage_name)
+        readings = readings_of("score_head", self.preset.backbone_of(stage), stage.head)
+        self.check_scoring()
+
+        def heard(generator: Generator, score: float) -> list[float]:
+            given = {"stage": stage_name, "score": score}
+            asked = [self.request(p, seed=seed + i, **given) for i, p in enumerate(prompts)]
+            return [
+                one.reward for one in self.score(generator.batch(asked), prompts, timeline=False)
+            ]
+
+        rewards = {}
+        with self._lock:
+            backbone, matched = self._as_stored(stage)
+            parts = dataclasses.replace(self._generator(stage_name).parts, separator=None)
+            for name, config in readings.items():
+                read = dataclasses.replace(parts, backbone=read_as(backbone, config))
+                generator = Generator(self.preset, read)
+                rewards[name] = torch.tensor([heard(generator, score) for score in SCORES]).T
+        return rank_responses(rewards), matched
+
+    def _usable(self, stage_name: str) -> StageConfig:
+        """The stage of a name; raises `MissingWeights` with the reason where it cannot be used."""
+        stage = self.preset.stage(stage_name)
+        missing = self._missing(stage)
+        if missing is not None:
+            raise MissingWeights(f"stage {stage_name!r} cannot be used: {missing}")
+        return stage
+
+    def _as_stored(self, stage: StageConfig) -> tuple[FluxAudio, Mapping[str, str]]:
+        """A stage's backbone in fp32, and which score tensors were told by shape."""
+        from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
+
+        backbone = FluxAudio(self.preset.backbone_of(stage), stage.head)
+        report = load_backbone_state(backbone, assets.load_tensors(stage.weights))
+        return backbone.to(self.device).requires_grad_(False), report.matched
 
     def _latents(self, stage: StageConfig, backbone: FluxAudio, clip: Clip) -> Tensor:
         """(1, N, C) normalised latents of a clip, cut or padded to the preset's length."""
@@ -495,6 +549,17 @@ class Studio:
     def _projected(self, backbone: FluxAudio, text: str) -> Projected:
         """A text as the backbone uses it."""
         return backbone.project(*self._text_features()(text))
+
+    def clap_score(self, clip: Clip, text: str) -> float:
+        """How well a clip fits a text, as the metric CLAP hears them; -1 to 1.
+
+        Raises:
+            MissingWeights, DamagedWeights: its folder cannot be used.
+        """
+        from ttmpref.encoders.clap import similarity
+
+        with self._lock:
+            return similarity(self._clap(self.preset.metric_clap), text, clip)
 
     def similarity_of_sounds(self) -> float:
         """How alike the metric CLAP hears sounds that have nothing in common; about 1 is broken.
@@ -598,12 +663,12 @@ class Studio:
 
         return self._encoder(ClapEncoder, config)
 
-    def _encoder(self, encoder_class: type[Any], config: Any) -> Any:
+    def _encoder(self, load: Callable[..., Any], config: Any) -> Any:
         """An encoder from its verified folder; two roles with one configuration share it."""
 
         def build() -> Any:
             assets.verify(config.folder)
-            return encoder_class(config, assets.locate(config.folder), self.device)
+            return load(config, assets.locate(config.folder), self.device)
 
         return self._weighty(config, build)
 
@@ -619,33 +684,47 @@ class Studio:
 
     def hearing(self) -> RewardFeatures:
         """What the ranker hears of clips; without a usable ranker, what the metric CLAP does."""
-        if self.scoring_missing() is None:
-            return self.scorer().parts.features
         from ttmpref.reward.features import RewardFeatures
         from ttmpref.reward.ranker import CLAP_AUDIO, CLAP_TEXT
 
+        blocks, given = (CLAP_AUDIO, CLAP_TEXT), {}
+        if self.scoring_missing() is None:
+            heard = self.scorer().parts.features
+            if heard.clap is not None:
+                return heard
+            blocks = (CLAP_AUDIO, *heard.blocks)
+            given = {"listening": heard.listening, "muq": heard.muq}
         clap = self._clap(self.preset.metric_clap)
-        return self._part("hearing", lambda: RewardFeatures((CLAP_AUDIO, CLAP_TEXT), clap))
+        return self._part("hearing", lambda: RewardFeatures(blocks, clap, **given))
 
     def _build_scorer(self, config: RankerConfig, listening: Listening) -> Scorer:
-        from ttmpref.encoders.mert import MertEncoder
+        from ttmpref.encoders.music import music_encoder
         from ttmpref.reward.features import RewardFeatures
         from ttmpref.reward.scorer import Scorer, ScorerParts
 
         heads = self._part("heads", lambda: self._heads(config))
+        names, reports = heads[0].layout.names, (self.collections(), self._scoring_protocol())
+        if config.layout == "muq_mulan":
+            from ttmpref.encoders.muq import MuqMulanEncoder
+
+            muq = self._encoder(MuqMulanEncoder, self.preset.muq_mulan)
+            features = RewardFeatures(names, listening=listening, muq=muq)
+            return Scorer(ScorerParts(features, heads, *reports))
         clap, music = self._clap(self.preset.metric_clap), None
         if config.layout == "clap_mert":
-            music = self._encoder(MertEncoder, self.preset.music_encoder)
-        features = RewardFeatures(heads[0].layout.names, clap, music, listening)
-        return Scorer(ScorerParts(features, heads, self.collections(), self._scoring_protocol()))
+            music = self._encoder(music_encoder, self.preset.music_encoder)
+        features = RewardFeatures(names, clap, music, listening)
+        return Scorer(ScorerParts(features, heads, *reports))
 
     def _heads(self, config: RankerConfig) -> list[RankerHead]:
         """The head and its ensemble, made sure to read what the preset's encoders give."""
-        from ttmpref.reward.ranker import clap_audio, clap_mert, read_ranker
+        from ttmpref.reward.ranker import clap_audio, clap_mert, muq_mulan, read_ranker
 
         dim = self.preset.metric_clap.dim
         if config.layout == "clap_mert":
             layout = clap_mert(dim, self.preset.music_encoder.dim)
+        elif config.layout == "muq_mulan":
+            layout = muq_mulan(self.preset.muq_mulan.dim)
         else:
             layout = clap_audio(dim)
         heads = [read_ranker(uri, layout) for uri in self.preset.reward_heads]

@@ -20,6 +20,8 @@ MAX_SEED = 2**63 - 1
 MAX_VARIATIONS = 8
 SCORE_RANGE = (-2.0, 10.0)
 GUIDANCE_RANGE = (0.0, 15.0)
+PASSES_RANGE = (0, 3)  # of source separation; the paper's are three
+LUFS_RANGE = (-40.0, -5.0)  # from what is hardly heard to what no limiter makes louder
 STEPS_RANGE = (1, 200)
 
 Solver = Literal["euler", "heun"]
@@ -98,6 +100,23 @@ class ProbeReading:
     loss: float
     above: float
     error: float
+
+
+@dataclass(frozen=True)
+class ProbeResponse:
+    """A way to read a checkpoint, and how its clips' rewards follow the score asked for.
+
+    Attributes:
+        name: what a preset's backbone has to say for it.
+        correlation: Spearman's of reward with score, from -1 to 1; the mean over prompts.
+        error: standard error of `correlation`.
+        rise: reward at the highest score above the lowest one's, the mean over prompts.
+    """
+
+    name: str
+    correlation: float
+    error: float
+    rise: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +259,11 @@ class GenerationRequest:
         variations: clips to make from consecutive seeds.
         solver: "euler" or "heun".
         guidance_schedule: how w moves along the path ("constant" in the paper).
+        separation_passes: how often voices are taken out of the finished clip, 0 for never; None
+            leaves it to the preset.
+        normalise_loudness: bring the clip to the target; otherwise it keeps the level at which it
+            was made, under the preset's true-peak ceiling.
+        target_lufs: integrated loudness to reach; None leaves it to the preset.
     """
 
     prompt: str
@@ -252,6 +276,9 @@ class GenerationRequest:
     variations: int = 1
     solver: Solver = "euler"
     guidance_schedule: GuidanceSchedule = "constant"
+    separation_passes: int | None = None
+    normalise_loudness: bool = True
+    target_lufs: float | None = None
 
     def __post_init__(self) -> None:
         check_text("prompt", self.prompt, may_be_empty=False)
@@ -263,6 +290,13 @@ class GenerationRequest:
         check_range("variations", self.variations, 1, MAX_VARIATIONS, whole=True)
         check_choice("solver", self.solver, SOLVERS)
         check_choice("guidance_schedule", self.guidance_schedule, GUIDANCE_SCHEDULES)
+        if self.separation_passes is not None:
+            check_range("separation_passes", self.separation_passes, *PASSES_RANGE, whole=True)
+        if not isinstance(self.normalise_loudness, bool):
+            given = self.normalise_loudness
+            raise InvalidRequest(f"normalise_loudness is {given!r}; it must be true or false")
+        if self.target_lufs is not None:
+            check_range("target_lufs", self.target_lufs, *LUFS_RANGE)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".m4a", ".mov", ".webm", ".mkv")
 UPLOAD_SUFFIXES = (*READABLE_SUFFIXES, *VIDEO_SUFFIXES)
+MAX_BYTES = 128 * 2**20  # of a file: ten minutes of stereo at 44.1 kHz and 16 bits, and some more
 MAX_VALUES = 100_000_000  # samples times channels: 400 MB, 17 minutes of stereo at 48 kHz
 CPU_SECONDS = 60
 WALL_SECONDS = 180.0  # a child that only waits uses no processor time
@@ -50,14 +51,14 @@ def read_upload(path: Path | str, max_seconds: float = MAX_SECONDS) -> Clip:
 
     Args:
         path: WAV, FLAC, MP3, OGG or AIFF; with ffmpeg installed also the first sound track of MP4,
-            M4A, MOV, WebM or Matroska. At most 256 MiB.
+            M4A, MOV, WebM or Matroska. At most `MAX_BYTES`.
         max_seconds: longer files are refused, whatever their header claims.
 
     Raises:
         UnreadableAudio: not such a file, or outside the limits; names file and limit.
     """
     path = Path(path).absolute()
-    check_file(path)
+    check_file(path, MAX_BYTES)
     with tempfile.TemporaryDirectory(prefix="ttmpref-upload-") as name:
         folder = Path(name)
         code = _run_child(_child_command(path, folder, max_seconds), folder / LOG)

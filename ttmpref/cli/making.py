@@ -51,6 +51,15 @@ def generate(
     schedule: Annotated[
         str, typer.Option(help=f"Guidance schedule: {', '.join(GUIDANCE_SCHEDULES)}")
     ] = GUIDANCE_SCHEDULES[0],
+    passes: Annotated[
+        int | None, number_option(whole, "How often voices are taken out; default: the preset's.")
+    ] = None,
+    lufs: Annotated[
+        float | None, number_option(real_number, "Loudness target; default: the preset's.")
+    ] = None,
+    level: Annotated[
+        bool, typer.Option("--level/--no-level", help="Bring clips to the loudness target.")
+    ] = True,
     preset: PresetOption = "demo",
     device: DeviceOption = "auto",
     quiet: QuietOption = False,
@@ -62,7 +71,8 @@ def generate(
     request = studio.request(
         prompt, seed=seed, stage=stage, score=score, guidance=guidance, num_steps=steps,
         negative_prompt=negative, variations=variations, solver=solver,
-        guidance_schedule=schedule,
+        guidance_schedule=schedule, separation_passes=passes, normalise_loudness=level,
+        target_lufs=lufs,
     )  # fmt: skip
     paths = output_paths(out, request.variations)
     check_outputs(paths)

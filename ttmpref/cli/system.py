@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ttmpref.cli.options import DeviceOption, JsonOption, PresetOption, number_option, whole
 from ttmpref.cli.output import print_table
-from ttmpref.types import InvalidRequest, ProbeKind
+from ttmpref.types import InvalidRequest, ProbeKind, ProbeReading, ProbeResponse
+
+if TYPE_CHECKING:
+    from ttmpref.reward.entries import ScoreEntry
 
 commands = typer.Typer()
 
@@ -71,21 +75,43 @@ StageOption = Annotated[str | None, typer.Option(help="Stage; default: the prese
 TextOption = Annotated[str, typer.Option(help="Text of clips whose manifest has none.")]
 
 
+ByOption = Annotated[
+    Literal["loss", "reward"],
+    typer.Option(
+        help="loss: that of known clips. reward: how that of new clips rises with the score."
+    ),
+]
+
+
 @commands.command(name="probe-score-head")
 def probe_score_head(
     clips: ClipsArgument,
     preset: PresetOption = "paper",
     stage: StageOption = None,
     prompt: TextOption = "",
+    by: ByOption = "loss",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Which reading of a checkpoint's score embedding fits known clips best, by flow-matching loss.
+    """Which reading of a checkpoint's score embedding is right, by known clips or by the reward.
 
     The file's five score tensors are told by shape; whether the waves have a factor 2 pi and
-    whether cosines come first is for this to find out. The clips' scores are their rewards.
+    whether cosines come first is for this to find out. By loss: the flow-matching loss of the
+    clips, whose scores are their rewards. By reward: each reading makes clips of the texts at
+    scores from 0 to 6, and the rewards of the right one rise.
     """
-    _probe("score_head", clips, preset, stage, prompt, device, as_json)
+    if by == "loss":
+        return _probe("score_head", clips, preset, stage, prompt, device, as_json)
+    from ttmpref.studio import Studio
+
+    texts = list(dict.fromkeys(entry.prompt for entry in _told(clips, prompt)))
+    studio = Studio.open(preset, device)
+    responses, matched = studio.probe_response(stage or studio.settings.stage, texts)
+    rows = [("correlation of reward and score", "rise", "reading")]
+    for one in responses:
+        correlation = f"{one.correlation:.3f} ± {one.error:.3f}"
+        rows.append((correlation, f"{one.rise:+.3f}", one.name))
+    _print_probe(responses, matched, rows, as_json)
 
 
 @commands.command(name="probe-flow")
@@ -106,13 +132,9 @@ def _probe(
     as_json: bool,
 ) -> None:  # fmt: skip
     from ttmpref.audio import read_clip
-    from ttmpref.reward.entries import entries_of
     from ttmpref.studio import Studio
 
-    entries = entries_of(clips, prompt)
-    for entry in entries:
-        if entry.fault or not entry.prompt.strip():
-            raise InvalidRequest(f"{entry.id}: {entry.fault or 'a probe needs the text of a clip'}")
+    entries = _told(clips, prompt)
     studio = Studio.open(preset, device)
     readings, matched = studio.probe(
         kind,
@@ -120,16 +142,35 @@ def _probe(
         [read_clip(entry.path) for entry in entries],
         [entry.prompt for entry in entries],
     )
-    if as_json:
-        found = [dataclasses.asdict(reading) for reading in readings]
-        print(json.dumps({"readings": found, "matched": dict(matched)}, indent=2))
-        return
-    for ours, theirs in matched.items():
-        print(f"{theirs} is read as {ours}, by its shape")
     rows = [("loss", "above the best", "reading")]
     for reading in readings:
         above = f"{reading.above:.4f} ± {reading.error:.4f}"
         rows.append((f"{reading.loss:.4f}", above, reading.name))
+    _print_probe(readings, matched, rows, as_json)
+
+
+def _told(clips: list[Path], prompt: str) -> list[ScoreEntry]:
+    """Entries that all have a text; raises `InvalidRequest` for the first that has none."""
+    from ttmpref.reward.entries import entries_of
+
+    entries = entries_of(clips, prompt)
+    for entry in entries:
+        if entry.fault or not entry.prompt.strip():
+            raise InvalidRequest(f"{entry.id}: {entry.fault or 'a probe needs the text of a clip'}")
+    return entries
+
+
+def _print_probe(
+    found: Sequence[ProbeReading | ProbeResponse], matched: Mapping[str, str],
+    rows: list[tuple[str, ...]], as_json: bool,
+) -> None:  # fmt: skip
+    """What a probe found, and how it told the score tensors."""
+    if as_json:
+        readings = [dataclasses.asdict(one) for one in found]
+        print(json.dumps({"readings": readings, "matched": dict(matched)}, indent=2))
+        return
+    for ours, theirs in matched.items():
+        print(f"{theirs} is read as {ours}, by its shape")
     print_table(rows)
 
 

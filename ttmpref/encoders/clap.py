@@ -20,15 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttmpref.audio import resample, window_starts
 from ttmpref.config import ClapConfig
 from ttmpref.encoders.pretrained import load_model, load_settings, load_tokenizer
+from ttmpref.encoders.windows import embed_clips
 from ttmpref.types import Clip, DamagedWeights
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor
 
     from ttmpref.encoders.clap_laion import LaionClap
+    from ttmpref.protocols import AudioTextEncoder
 
 WINDOWS_PER_BATCH = 8
 # Mean cosine of different sounds above which an encoder has collapsed (a public conversion: 0.92).
@@ -147,19 +148,9 @@ class ClapEncoder:
         embedded = self._network.text(tokens.input_ids, tokens.attention_mask)
         return F.normalize(embedded, dim=-1)  # (B, dim)
 
-    @torch.no_grad()
     def encode_audio(self, clips: Sequence[Clip]) -> Tensor:
         """(B, dim), L2-normalised; the mean over the windows of each clip."""
-        cut = [self._windows(clip) for clip in clips]
-        embedded = self.embed_audio([window for windows in cut for window in windows])
-        means = [part.mean(0) for part in embedded.split([len(windows) for windows in cut])]
-        return F.normalize(torch.stack(means), dim=-1)  # (B, dim)
-
-    def _windows(self, clip: Clip) -> list[Tensor]:
-        """Evenly spread windows (S,) that cover the clip; a shorter clip is one whole."""
-        mono = torch.from_numpy(resample(clip, self.sample_rate).mono)
-        starts = window_starts(len(mono), self.window_samples)
-        return [mono[start : start + self.window_samples] for start in starts]
+        return embed_clips(self, clips)
 
     def embed_audio(self, windows: Sequence[Tensor]) -> Tensor:
         """(W, dim), L2-normalised, of mono windows (S,) at `sample_rate`; differentiable.
@@ -171,6 +162,12 @@ class ClapEncoder:
             batch = [w.to(self._device) for w in windows[first : first + WINDOWS_PER_BATCH]]
             parts.append(F.normalize(self._network.audio(batch), dim=-1))
         return torch.cat(parts)
+
+
+def similarity(encoder: AudioTextEncoder, text: str, clip: Clip) -> float:
+    """The CLAP score: cosine between a text and a clip, -1 to 1."""
+    words, sound = encoder.encode_text([text]), encoder.encode_audio([clip])  # (1, dim) each
+    return float((words * sound).sum())
 
 
 @torch.no_grad()

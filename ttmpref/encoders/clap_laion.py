@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ttmpref import assets
 from ttmpref.encoders.laion import UNUSED, restored
-from ttmpref.encoders.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_settings
+from ttmpref.encoders.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_settings, replaced
 from ttmpref.types import DamagedWeights
 
 if TYPE_CHECKING:
@@ -124,12 +124,12 @@ def _nothing_asked_of_the_hub(text: RobertaConfig) -> Iterator[None]:
     tokenizers.add(transformers.BartTokenizer)  # the same class as RoBERTa's in transformers 5
     kept = [(owner, "from_pretrained", _none) for owner in tokenizers]
     kept.append((transformers.RobertaModel, "from_pretrained", lambda _: _untrained(text)))
-    replaced = [_replace(*one) for one in kept]
     try:
-        yield
+        with ExitStack() as stack:
+            for one in kept:
+                stack.enter_context(replaced(*one))
+            yield
     finally:
-        for undo in replaced:
-            undo()
         sys.path[:] = path
         for name in set(sys.modules) - before:
             if name.split(".")[0] in ("training", "clap_module", "evaluate"):
@@ -144,17 +144,3 @@ def _untrained(text: RobertaConfig) -> nn.Module:
     from transformers import RobertaModel
 
     return RobertaModel(text)
-
-
-def _replace(owner: type, name: str, value: Callable[..., Any]) -> Callable[[], None]:
-    """Set a class attribute; returns what puts the old one back."""
-    own = owner.__dict__.get(name)
-    setattr(owner, name, staticmethod(value))
-
-    def undo() -> None:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)
-
-    return undo

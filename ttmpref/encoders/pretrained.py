@@ -8,7 +8,7 @@ with a log line; and a model can be looked up on the hub. Each is an error here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    _require(folder, "tokenizer.json")
+    require(folder, "tokenizer.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception for damaged JSON
@@ -54,7 +54,7 @@ def load_settings(settings_class: type[Any], folder: Path, file: str = EXTRACTOR
         MissingWeights: no settings in the folder.
         DamagedWeights: they cannot be read.
     """
-    _require(folder, file)
+    require(folder, file)
     try:
         return settings_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds; all mean an unusable folder
@@ -75,8 +75,8 @@ def load_model(
     """
     import torch
 
-    _require(folder, CONFIG_FILE)
-    _require(folder, WEIGHTS_FILE)
+    require(folder, CONFIG_FILE)
+    require(folder, WEIGHTS_FILE)
     own = {} if config is None else {"config": config}
     with _quiet_transformers():
         try:
@@ -93,13 +93,28 @@ def load_model(
     return model.to(device).eval().requires_grad_(False)
 
 
-def _require(folder: Path, name: str) -> None:
+def require(folder: Path, name: str) -> None:
+    """Raise `MissingWeights` unless a folder has a file."""
     if not (folder / name).is_file():
         raise MissingWeights(f"{name} is missing: expected at {folder / name}")
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def replaced(owner: type, name: str, value: Callable[..., Any]) -> Iterator[None]:
+    """Another function in the place of a class method, for a while."""
+    own = owner.__dict__.get(name)
+    setattr(owner, name, staticmethod(value))
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
 
 
 @contextmanager

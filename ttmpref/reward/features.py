@@ -3,8 +3,8 @@
 Everything that scores, trains or optimises goes through here, on tensors, so that files, arrays and
 waveforms inside a gradient are heard alike (specification, sections 1.4 to 1.7):
 
-waveform -> band -> encoder's rate -> CLAP: a window by policy; MERT: all of it -> blocks
-prompt -> CLAP text vector, or zeros where it is empty -> block
+waveform -> band -> encoder's rate -> CLAP, MuQ-MuLan: a window by policy; MERT: all of it -> blocks
+prompt -> text vector of CLAP or MuQ-MuLan, or zeros where it is empty -> block
 
 Shapes: B clips, S samples of one (they may differ), blocks (B, width).
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from ttmpref.audio import resample_samples, window_starts
-from ttmpref.reward.ranker import CLAP_AUDIO, CLAP_TEXT, MERT
+from ttmpref.reward.ranker import CLAP_AUDIO, CLAP_TEXT, MERT, MUQ_AUDIO, MUQ_TEXT
 from ttmpref.types import Clip, ConfigError, Listening
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ PROMPTS_PER_BATCH = 64
 
 
 class PromptFeatures:
-    """CLAP vectors of prompts, each encoded once; remembers the prompts used last."""
+    """Vectors of prompts, each encoded once; remembers the prompts used last."""
 
-    def __init__(self, clap: AudioTextEncoder) -> None:
-        self._clap = clap
+    def __init__(self, encoder: AudioTextEncoder) -> None:
+        self._encoder = encoder
         self._known: OrderedDict[str, Tensor] = OrderedDict()
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
@@ -46,10 +46,10 @@ class PromptFeatures:
         new = [prompt for prompt in dict.fromkeys(told) if prompt not in self._known]
         for first in range(0, len(new), PROMPTS_PER_BATCH):
             batch = new[first : first + PROMPTS_PER_BATCH]
-            self._known.update(zip(batch, self._clap.encode_text(batch).cpu(), strict=True))
+            self._known.update(zip(batch, self._encoder.encode_text(batch).cpu(), strict=True))
         for prompt in told:
             self._known.move_to_end(prompt)
-        nothing = torch.zeros(self._clap.dim)
+        nothing = torch.zeros(self._encoder.dim)
         rows = [self._known[prompt] if prompt.strip() else nothing for prompt in prompts]
         while len(self._known) > CACHED_PROMPTS:
             self._known.popitem(last=False)
@@ -62,32 +62,40 @@ class RewardFeatures:
     Attributes:
         blocks: names of the blocks it makes.
         listening: window and band policy.
+        clap, music, muq: the encoders; what no block needs may be left out.
     """
 
     def __init__(
         self,
         blocks: Collection[str],
-        clap: AudioTextEncoder,
+        clap: AudioTextEncoder | None = None,
         music: MusicEncoder | None = None,
         listening: Listening | None = None,
+        muq: AudioTextEncoder | None = None,
     ) -> None:
         """
         Raises:
             ConfigError: no encoder for one of the blocks.
         """
-        known = (CLAP_AUDIO, CLAP_TEXT) if music is None else (CLAP_AUDIO, MERT, CLAP_TEXT)
+        makers = {
+            CLAP_AUDIO: clap, MERT: music, MUQ_AUDIO: muq, CLAP_TEXT: clap, MUQ_TEXT: muq,
+        }  # fmt: skip
+        known = tuple(name for name, maker in makers.items() if maker is not None)
         unknown = sorted(set(blocks) - set(known))
         if unknown:
             raise ConfigError(f"no encoder makes block {unknown[0]!r}; there are {known}")
         self.blocks = tuple(name for name in known if name in blocks)
         self.listening = listening or Listening()
-        self.clap, self.music = clap, music
-        self._prompts = PromptFeatures(clap)
+        self.clap, self.music, self.muq = clap, music, muq
+        self._windowed = {n: makers[n] for n in (CLAP_AUDIO, MUQ_AUDIO) if n in self.blocks}
+        texts = (name for name in (CLAP_TEXT, MUQ_TEXT) if name in self.blocks)
+        self._prompts = {name: PromptFeatures(makers[name]) for name in texts}
 
     @property
     def window_seconds(self) -> float:
-        """Length of what CLAP hears at once."""
-        return self.clap.window_samples / self.clap.sample_rate
+        """Length of what the encoder of windows hears at once."""
+        encoder = self.clap or self.muq
+        return encoder.window_samples / encoder.sample_rate
 
     @torch.no_grad()
     def of_clips(self, clips: Sequence[Clip], prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -100,16 +108,16 @@ class RewardFeatures:
 
     @torch.no_grad()
     def of_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """The text block, on the CPU, where it is one of the blocks."""
-        return {CLAP_TEXT: self._prompts(prompts)} if CLAP_TEXT in self.blocks else {}
+        """The text blocks, on the CPU."""
+        return {name: encode(prompts) for name, encode in self._prompts.items()}
 
     def of_sound(self, waveforms: Sequence[Tensor], rates: Sequence[int]) -> dict[str, Tensor]:
         """The audio blocks of B mono waveforms (S,) at their rates in Hz; differentiable."""
         heard = [self._in_band(*sound) for sound in zip(waveforms, rates, strict=True)]
         blocks = {}
-        if CLAP_AUDIO in self.blocks:
-            rate = self.clap.sample_rate
-            blocks[CLAP_AUDIO] = self._clap_audio([resampled(*sound, rate) for sound in heard])
+        for name, encoder in self._windowed.items():
+            at_rate = [resampled(*sound, encoder.sample_rate) for sound in heard]
+            blocks[name] = self._by_windows(encoder, at_rate)
         if MERT in self.blocks:
             rate = self.music.sample_rate
             blocks[MERT] = self.music.embed_audio([resampled(*sound, rate) for sound in heard])
@@ -121,16 +129,16 @@ class RewardFeatures:
             return waveform, rate
         return resampled(waveform, rate, NARROW_RATE), NARROW_RATE
 
-    def _clap_audio(self, waveforms: Sequence[Tensor]) -> Tensor:
+    def _by_windows(self, encoder: AudioTextEncoder, waveforms: Sequence[Tensor]) -> Tensor:
         """(B, dim): one window by policy, or the mean over windows."""
-        size = self.clap.window_samples
+        size = encoder.window_samples
         starts = [self._starts(len(waveform), size) for waveform in waveforms]
         windows = [
             waveform[start : start + size]
             for waveform, firsts in zip(waveforms, starts, strict=True)
             for start in firsts
         ]
-        embedded = self.clap.embed_audio(windows).split([len(firsts) for firsts in starts])
+        embedded = encoder.embed_audio(windows).split([len(firsts) for firsts in starts])
         return F.normalize(torch.stack([part.mean(0) for part in embedded]), dim=-1)
 
     def _starts(self, samples: int, window: int) -> list[int]:

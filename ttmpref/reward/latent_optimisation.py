@@ -277,7 +277,7 @@ class LatentOptimiser:
         climbs: bool,
     ) -> tuple[Generation, Tensor | None]:
         """The finished clip with its reward, and the reward's gradient by the waveform."""
-        clip, loudness = self._generator.finish(waveform)
+        clip, loudness = self._generator.finish(waveform, request)
         finished = torch.from_numpy(clip.waveform).to(waveform.device)
         prompt = request.prompt if settings.prompted else ""
         with torch.set_grad_enabled(climbs):

@@ -22,7 +22,7 @@ from ttmpref.audio import window_starts
 from ttmpref.reward.features import RewardFeatures
 from ttmpref.reward.guards import check_clip, examine, loudness_of
 from ttmpref.reward.percentiles import Collections
-from ttmpref.reward.ranker import CLAP_TEXT, RankerHead
+from ttmpref.reward.ranker import RankerHead
 from ttmpref.types import (
     Clip,
     InvalidRequest,
@@ -146,10 +146,10 @@ class Scorer:
             [sound.clip for sound in sounds], [sound.prompt for sound in sounds]
         )
         rewards = torch.stack([_reward(head, blocks) for head in self.parts.heads], dim=1).cpu()
-        if CLAP_TEXT not in blocks or not any(sound.prompt.strip() for sound in sounds):
+        empty = self.parts.features.of_prompts([""] * len(sounds))
+        if not empty or not any(sound.prompt.strip() for sound in sounds):
             return rewards, rewards[:, 0]
-        empty = self.parts.features.of_prompts([""] * len(sounds))[CLAP_TEXT]
-        unprompted = blocks | {CLAP_TEXT: empty.to(blocks[CLAP_TEXT].device)}
+        unprompted = blocks | {name: block.to(blocks[name].device) for name, block in empty.items()}
         return rewards, _reward(self.parts.heads[0], unprompted).cpu()
 
     def _timeline(self, sound: Sound) -> tuple[WindowReward, ...]:

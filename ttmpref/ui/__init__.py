@@ -16,23 +16,28 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is first us
 import gradio as gr  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
-from ttmpref.audio import MAX_FILE_BYTES  # noqa: E402
 from ttmpref.studio import Studio  # noqa: E402
 from ttmpref.study.app import LateApi, routes  # noqa: E402
+from ttmpref.study.push import start_push  # noqa: E402
+from ttmpref.study.settings import PushSettings  # noqa: E402
 from ttmpref.ui.about import build_about_tab  # noqa: E402
-from ttmpref.ui.clips import MAX_AGE_SECONDS, ClipFolder  # noqa: E402
+from ttmpref.ui.clips import MAX_AGE_SECONDS, ClipFolder, keep_uploads_apart  # noqa: E402
 from ttmpref.ui.endpoints import build_endpoints  # noqa: E402
 from ttmpref.ui.generate import build_generate_tab  # noqa: E402
 from ttmpref.ui.lent_gpu import with_lent_gpu  # noqa: E402
 from ttmpref.ui.listen import build_listen_tab  # noqa: E402
+from ttmpref.ui.login import MESSAGE, logins  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
 from ttmpref.ui.results import build_results_tab  # noqa: E402
 from ttmpref.ui.score import build_score_tab  # noqa: E402
 from ttmpref.ui.shield import Shield  # noqa: E402
 from ttmpref.ui.stages import build_stages_tab  # noqa: E402
 from ttmpref.ui.theme import build_theme  # noqa: E402
+from ttmpref.uploads import MAX_BYTES  # noqa: E402
 
 STATIC = Path(__file__).parent / "static"
+ICON = STATIC / "icon.svg"
+SCRIPTS = ("player.js", "groups.js")  # of the whole page
 LONGEST_QUEUE = 32
 WARM_UP_DELAY_SECONDS = 3.0  # importing torch beside the first page would hold that page up
 
@@ -42,6 +47,7 @@ def build_app(studio: Studio, studies: LateApi) -> gr.Blocks:
     folder = ClipFolder()
     # Gradio serves what lies in its folder for temporary files, and nothing beside it.
     os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
+    keep_uploads_apart()
     sweeping = (3600, int(MAX_AGE_SECONDS))  # how often, and what counts as old
     with gr.Blocks(
         title="ttmpref · text to music", analytics_enabled=False, delete_cache=sweeping
@@ -69,7 +75,11 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
 
     Listening studies, their page and their API, stand in front of Gradio's own routes: votes never
     wait in its queue.
+
+    Raises:
+        ConfigError: the environment says something impossible of logins or of where votes go.
     """
+    auth, push = logins(), PushSettings.from_environment()
     # Forwarding headers are left to TTMPREF_TRUSTED_PROXIES, as in `study.app.serve`.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     studies = LateApi()
@@ -77,25 +87,32 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
     shield = Middleware(
         Shield, folder=Path(os.environ["GRADIO_TEMP_DIR"]), space_id=os.environ.get("SPACE_ID")
     )
-    script = (STATIC / "player.js").read_text(encoding="utf-8")
+    scripts = "".join(
+        f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS
+    )
     app.launch(
         server_name=host,
         server_port=port,
         share=share,
         theme=build_theme(),
         css_paths=STATIC / "app.css",
-        head=f"<script>{script}</script>",
+        # Browsers look for an icon at the top of the host unless the page says where it is.
+        head=f'<link rel="icon" href="favicon.ico">{scripts}',
+        favicon_path=ICON,
         run_history=False,
-        max_file_size=MAX_FILE_BYTES,
+        max_file_size=MAX_BYTES,
         enable_monitoring=False,
         footer_links=["settings"],
         show_error=False,  # but for those that `errors.translated` raises
-        mcp_server=True,
+        auth=auth,
+        auth_message=MESSAGE,
+        mcp_server=auth is None,  # Gradio lets anybody use the tools, whoever may log in
         app_kwargs={"routes": routes(studies), "middleware": [shield]},
         ssr_mode=False,  # Node would stand in front of these routes
         _frontend=False,  # or a busy machine, slow to answer Gradio's own first look, ends the app
         prevent_thread_lock=True,
     )
+    start_push(push, studies.store)
     warm_up = threading.Timer(WARM_UP_DELAY_SECONDS, studio.warm_up)
     warm_up.daemon = True
     warm_up.start()
@@ -106,10 +123,7 @@ def _header(studio: Studio) -> str:
     preset = studio.preset
     return (
         f"{colour_filters()}"
-        '<header class="masthead"><svg viewBox="0 0 32 32" aria-hidden="true">'
-        '<rect x="3" y="12" width="4" height="8" rx="2"/><rect x="10" y="5" width="4" height="22" '
-        'rx="2"/><rect x="17" y="9" width="4" height="14" rx="2"/><rect x="24" y="2" width="4" '
-        'height="28" rx="2" class="accent"/></svg>'
+        f'<header class="masthead">{ICON.read_text(encoding="utf-8")}'
         "<div><h1>ttmpref</h1><p>Text to music, shaped by what listeners prefer</p></div>"
         f'<span class="pill" title="{escape(preset.description)}">{escape(preset.title)} preset'
         "</span></header>"

@@ -12,6 +12,7 @@ from ttmpref import __version__
 from ttmpref.config import Preset
 from ttmpref.studio import Studio
 from ttmpref.types import StageInfo
+from ttmpref.ui.errors import without_folders
 from ttmpref.ui.player import number
 
 PACKAGES = ("torch", "transformers", "gradio", "numpy", "soundfile", "pyloudnorm")
@@ -55,8 +56,9 @@ scores = app.predict(
 `app.view_api()` lists every argument; what is left out takes the preset's value.
 
 The same three are tools of the Model Context Protocol: give an assistant the address of this page
-with `gradio_api/mcp/` behind it. Listening studies are for people and not among them; their own
-interface is described in the README.
+with `gradio_api/mcp/` behind it. Where this page asks for a login, programs give it as
+`Client(..., auth=("name", "password"))`, and there are no tools. Listening studies are for people
+and not among them; their own interface is described in the README.
 """
 CITATION = """
 ### Citing
@@ -136,7 +138,7 @@ def limits_text(studio: Studio) -> str:
     limits = [f"**Music:** {preset.description}"]
     missing = studio.scoring_missing()
     if missing is not None:
-        limits.append(f"**Reward:** clips cannot be scored: {missing}")
+        limits.append(f"**Reward:** clips cannot be scored: {without_folders(missing)}")
     elif preset.ranker.notes:
         limits.append(f"**Reward:** {preset.ranker.notes}")
     if preset.separator is None:
@@ -165,7 +167,7 @@ def _stage_line(stage: StageInfo, stages: tuple[StageInfo, ...]) -> str:
     titles = {other.name: other.title for other in stages}
     origin = f"from {titles[stage.parent]}" if stage.parent else "from scratch"
     score = "takes a score" if stage.takes_score else "takes no score"
-    state = "" if stage.available else f" *Not available: {stage.missing}*"
+    state = "" if stage.available else f" *Not available: {without_folders(stage.missing)}*"
     return f"- **{stage.title}**, {origin}, {score}. {stage.notes}{state}".replace("\n", " ")
 
 

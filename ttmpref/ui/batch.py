@@ -26,7 +26,7 @@ from ttmpref.ui import words
 from ttmpref.ui.clips import ClipFolder
 from ttmpref.ui.controls import Controls, Updates, build_controls, connect_run, paced
 from ttmpref.ui.errors import sentence, spoken, translated
-from ttmpref.ui.form import SETTINGS, number_of, read_request
+from ttmpref.ui.form import SETTINGS, read_request, setting_of
 from ttmpref.ui.player import file_address, number
 from ttmpref.ui.run import Run
 from ttmpref.ui.series import Series
@@ -95,7 +95,7 @@ def read_tasks(
     tasks = []
     for index, row in enumerate(rows):
         try:
-            own = {name: number_of(name, text) for name, text in row.items()}
+            own = {name: setting_of(name, text) for name, text in row.items()}
             if "prompt" not in own:
                 raise InvalidRequest("prompt is empty; describe the music in a few words")
             values = base.to_dict() | {"seed": base.seed + index, "variations": 1} | own

@@ -18,7 +18,9 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol
+
+from gradio import route_utils
 
 from ttmpref.types import Generation
 
@@ -98,6 +100,25 @@ class ClipFolder:
         for rank, (written, path) in enumerate(newest_first, start=1):
             if rank >= MAX_CLIPS or written < oldest_kept:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+class LoneUpload(route_utils.GradioUploadFile):
+    """An upload in a folder of its own, under a name that a file can have.
+
+    Gradio names the folder by a hash of the content, so that two visitors with the same file would
+    share it, and whoever is done first would take it away from the other. What is called `..` it
+    refuses, and leaves the content behind.
+    """
+
+    def __init__(self, file: BinaryIO, *, filename: str | None = None, **options: Any) -> None:
+        usable = re.search(r"\w", Path(filename or "").name)
+        super().__init__(file, filename=filename if usable else None, **options)
+        self.sha.update(secrets.token_bytes(16))
+
+
+def keep_uploads_apart() -> None:
+    """Have Gradio receive uploads as `LoneUpload`; it offers no other way to name their folders."""
+    route_utils.GradioUploadFile = LoneUpload
 
 
 def file_name(generation: Generation) -> str:

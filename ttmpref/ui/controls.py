@@ -54,20 +54,26 @@ class Controls:
         """Cancel; a run that moves says itself when it has stopped."""
         return self.nothing() if run.cancel() else self.state(stopped, running=False)
 
-    def turned_away(self) -> Updates:
+    def turned_away(self, run: Run[Any]) -> Updates:
+        """The line is too long; `run` never stood in it."""
         return self.state(words.failed(words.TURNED_AWAY), running=False)
 
 
-def build_controls(label: str, start_id: str, prefix: str = "", boxed: bool = True) -> Controls:
+def build_controls(
+    label: str, start_id: str, prefix: str = "", boxed: bool = True, usable: bool = True
+) -> Controls:
     """Lay out both buttons and the state below them.
 
     Args:
         label: of the start button, whose `elem_id` is `start_id`.
         prefix: of the other parts' `elem_id`s.
         boxed: Enter in a box starts a run as well.
+        usable: the start button can be pressed.
     """
     with gr.Row(elem_id=f"{prefix}go", elem_classes="go"):
-        start = gr.Button(label, variant="primary", size="lg", elem_id=start_id)
+        start = gr.Button(
+            label, variant="primary", size="lg", elem_id=start_id, interactive=usable
+        )
         cancel = gr.Button("Cancel", size="lg", elem_id=f"{prefix}cancel", interactive=False)
     status = gr.HTML(
         words.idle(label, boxed), elem_id=f"{prefix}status", elem_classes="status", js_on_load=None
@@ -113,7 +119,9 @@ def connect_run(
         show_progress_on=page.status,
         api_visibility="private",
     )
-    streaming.failure(page.turned_away, outputs=state, queue=False, api_visibility="private")
+    streaming.failure(
+        page.turned_away, inputs=page.run, outputs=state, queue=False, api_visibility="private"
+    )
     stopping = words.stopping_script(page.status.elem_id)
     page.cancel.click(None, js=stopping, api_visibility="private")
     page.cancel.click(

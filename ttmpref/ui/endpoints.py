@@ -48,6 +48,9 @@ class Endpoints:
         guidance: float | None = None,
         num_steps: int | None = None,
         negative_prompt: str | None = None,
+        separation_passes: int | None = None,
+        normalise_loudness: bool = True,
+        target_lufs: float | None = None,
     ) -> tuple[gr.FileData, dict[str, Any]]:
         """Make one clip of music from a description, as a WAV file and what is known about it.
 
@@ -60,11 +63,17 @@ class Endpoints:
             guidance: how closely to follow the words; 1 switches it off.
             num_steps: solver steps; more are slower and a little cleaner.
             negative_prompt: what the music should move away from.
+            separation_passes: how often voices are taken out of the finished clip; the preset's
+                number if not given, and 0 is all that a preset without a separator accepts.
+            normalise_loudness: bring the clip to the loudness target.
+            target_lufs: loudness target in LUFS; the preset's if not given.
         """
         with translated():
             request = self.studio.request(
                 prompt, seed=seed, stage=stage, score=score, guidance=guidance,
                 num_steps=num_steps, negative_prompt=negative_prompt,
+                separation_passes=separation_passes, normalise_loudness=normalise_loudness,
+                target_lufs=target_lufs,
             )  # fmt: skip
             (made,) = self._made([Task(request)])
             return self._file(made.generation), facts(made.generation)

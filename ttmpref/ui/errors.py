@@ -8,6 +8,7 @@ reads that it did.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,15 +20,22 @@ from ttmpref.types import ConfigError, TtmprefError
 logger = logging.getLogger(__name__)
 
 OUR_MISTAKE = "Something went wrong on our side, not yours; the details are in the app's log."
+SERVER_PATH = re.compile(r"(?<![\w:/])/(?:[^\s/:;,'\"]+/)+([^\s/:;,'\"]+)")
 NO_STUDIES = "Listening studies cannot be shown just now; the reason is in the app's log."
 
 
+def without_folders(text: str) -> str:
+    """`text` with the server's files by their names alone; where they lie is not for visitors."""
+    return SERVER_PATH.sub(r"\1", text)
+
+
 def sentence(text: str) -> str:
-    """`text` with a capital first letter and a full stop, on one line."""
+    """`text` for visitors: with a capital first letter and a full stop, on one line."""
     line = " ".join(text.split())
     if not line:
         return ""
-    return line[0].upper() + line[1:] + ("" if line[-1] in ".!?" else ".")
+    # Folders go last: a name of a file at the beginning keeps its small letter.
+    return without_folders(line[0].upper() + line[1:] + ("" if line[-1] in ".!?" else "."))
 
 
 def spoken(error: Exception) -> str:

@@ -31,9 +31,10 @@ def empty_figure(x: str, y: str) -> go.Figure:
     return go.Figure(
         layout={
             "height": FIGURE_HEIGHT,
-            "margin": {"l": 56, "r": 12, "t": 76, "b": 48},  # the plot's label lies in a corner
+            "margin": {"l": 56, "r": 12, "t": 48, "b": 48},  # the plot's label lies in a corner
             **LOOK,
-            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02},
+            # Below, where many names push the axes up and lie on nothing.
+            "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0},
             "xaxis": {"title": {"text": x}, **AXIS},
             "yaxis": {"title": {"text": y}, **AXIS},
             "showlegend": True,

@@ -20,15 +20,18 @@ from ttmpref.types import (
 
 # Fields in the order in which handlers receive their values; all but the switches are fields of
 # `GenerationRequest`.
-SWITCHES = ("lock", "best_of", "candidates", "sweep")
+SWITCHES = ("lock", "best_of", "candidates", "sweep", "optimise")
 DEFAULT_CANDIDATES, MOST_CANDIDATES = 8, 16
 SWEPT = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)  # scores of a sweep, as far as the paper's Figure 2
 NUMBERS = {
-    "seed": int, "num_steps": int, "variations": int, "score": float, "guidance": float
+    "seed": int, "num_steps": int, "variations": int, "score": float, "guidance": float,
+    "separation_passes": int, "target_lufs": float,
 }  # fmt: skip
+SWITCH_WORDS = {"true": True, "false": False}  # of settings that are on or off
 FIELDS = (
     "prompt", "seed", "lock", "stage", "score", "guidance", "num_steps", "negative_prompt",
-    "variations", "solver", "guidance_schedule", "best_of", "candidates", "sweep",
+    "variations", "solver", "guidance_schedule", "separation_passes", "normalise_loudness",
+    "target_lufs", "best_of", "candidates", "sweep", "optimise",
 )  # fmt: skip
 
 
@@ -55,23 +58,43 @@ class Sweep:
         return [Task(dataclasses.replace(alone, score=score)) for score in SWEPT]
 
 
-Order = GenerationRequest | BestOf | Sweep
+@dataclass(frozen=True)
+class Climb:
+    """The wish for a clip whose noise is moved uphill on the reward."""
+
+    request: GenerationRequest
+
+
+Order = GenerationRequest | BestOf | Sweep | Climb
 
 
 def read_order(studio: Studio, values: Sequence[Any]) -> Order:
     """What a filled form asks for; errors as `read_request`."""
     form = dict(zip(FIELDS, values, strict=True))
     request = read_request(studio, values)
+    if form["optimise"]:
+        if form["best_of"] or form["sweep"]:
+            raise InvalidRequest(
+                "optimise cannot go with the best of several clips or a sweep; switch one of them "
+                "off"
+            )
+        _check_scoring(studio, "optimise")
+        return Climb(dataclasses.replace(request, variations=1))
     if form["sweep"]:
         return _sweep(studio, request, form["best_of"])
     if not form["best_of"]:
         return request
     candidates = int(form["candidates"])
     check_range("candidates", candidates, 2, MOST_CANDIDATES, whole=True)
+    _check_scoring(studio, "best of")
+    return BestOf(request, candidates)
+
+
+def _check_scoring(studio: Studio, name: str) -> None:
+    """Raise `MissingWeights`, which starts with the name, where there are no rewards."""
     missing = studio.scoring_missing()
     if missing is not None:
-        raise MissingWeights(f"best of cannot be used: {missing}")
-    return BestOf(request, candidates)
+        raise MissingWeights(f"{name} cannot be used: {missing}")
 
 
 def _sweep(studio: Studio, request: GenerationRequest, best_of: bool) -> Sweep:
@@ -96,7 +119,7 @@ def read_request(studio: Studio, values: Sequence[Any]) -> GenerationRequest:
     form = dict(zip(FIELDS, values, strict=True))
     locked, *_ = (form.pop(name) for name in SWITCHES)
     form["seed"] = read_seed(form["seed"]) if locked else None
-    for name in ("num_steps", "variations"):  # sliders may send 25.0
+    for name in ("num_steps", "variations", "separation_passes"):  # sliders may send 25.0
         form[name] = int(form[name])
     return studio.request(form.pop("prompt"), **form)
 
@@ -111,9 +134,14 @@ def read_seed(text: str | None) -> int:
     return int(digits)
 
 
-def field_values(request: GenerationRequest) -> list[Any]:
-    """Field values, in the order of `FIELDS`, that make the same request again."""
-    switches = {"lock": True, "best_of": False, "candidates": DEFAULT_CANDIDATES, "sweep": False}
+def field_values(request: GenerationRequest, optimise: bool = False) -> list[Any]:
+    """Field values, in the order of `FIELDS`, that make the same request again.
+
+    Args:
+        optimise: the clip is to be improved on.
+    """
+    switches = {"lock": True, "best_of": False, "candidates": DEFAULT_CANDIDATES, "sweep": False,
+                "optimise": optimise}  # fmt: skip
     values = request.to_dict() | {"seed": str(request.seed)} | switches
     return [values[name] for name in FIELDS]
 
@@ -149,16 +177,21 @@ def parse_link(studio: Studio, query: Mapping[str, str]) -> GenerationRequest | 
     given = {name: query[name] for name in SETTINGS if name in query}
     if "prompt" not in given:
         return None
-    values = {name: number_of(name, text) for name, text in given.items()}
+    values = {name: setting_of(name, text) for name, text in given.items()}
     return studio.request(values.pop("prompt"), **values)
 
 
-def number_of(name: str, text: str) -> str | int | float:
+def setting_of(name: str, text: str) -> str | int | float | bool:
     """A setting written as text, as a request wants it.
 
     Raises:
-        InvalidRequest: a number was expected.
+        InvalidRequest: a number, or true or false, was expected.
     """
+    if name == "normalise_loudness":
+        switched = SWITCH_WORDS.get(text.strip().lower())
+        if switched is None:
+            raise InvalidRequest(f"{name} is {text!r}; it must be true or false")
+        return switched
     kind = NUMBERS.get(name, str)
     try:
         return kind(text)

@@ -20,7 +20,9 @@ from ttmpref.series import Made
 from ttmpref.studio import Studio
 from ttmpref.types import (
     GUIDANCE_SCHEDULES,
+    LUFS_RANGE,
     MAX_VARIATIONS,
+    PASSES_RANGE,
     SOLVERS,
     Generation,
     GenerationRequest,
@@ -48,6 +50,7 @@ from ttmpref.ui.form import (
     MOST_CANDIDATES,
     SWEPT,
     BestOf,
+    Climb,
     Order,
     Sweep,
     field_values,
@@ -56,7 +59,7 @@ from ttmpref.ui.form import (
     read_order,
 )
 from ttmpref.ui.player import clip_card, number
-from ttmpref.ui.plots import expectation_plot, sweep_plot
+from ttmpref.ui.plots import climb_plot, expectation_plot, sweep_plot
 from ttmpref.ui.run import Run
 
 if TYPE_CHECKING:
@@ -69,7 +72,14 @@ CLIP_LIST_HTML = (
     f"{words.EMPTY_STATE}"
 )
 SWEEP_HELP = "A clip for each whole score from one seed, with the reward drawn as they come."
+OPTIMISE = "Moves the noise of one clip uphill on the reward; takes as long as many clips."
+UPDATES = 6  # of the noise
+PASSES = "How often voices are taken out of the finished clip; 0 leaves them in."
+NO_SEPARATOR = "This preset has nothing that takes voices out of clips."
+LOUDNESS = "Off leaves a clip as loud as it was made. Peaks are held below clipping either way."
+TARGET = "Nearer to 0 is louder."
 CURVE = "Reward of the clips over the score that they were asked for:"
+CLIMB = "Reward of the clip after each update of its noise:"
 NO_CURVE = "Clips cannot be scored here, so there is no reward to draw over the score."
 
 
@@ -121,6 +131,7 @@ def _settings(studio: Studio) -> dict[str, Any]:
         label=f"Sweep the score from {SWEPT[0]:g} to {SWEPT[-1]:g}", elem_id="sweep",
         info=SWEEP_HELP, interactive=default.takes_score,
     )  # fmt: skip
+    fields["optimise"] = _needs_rewards(studio, "Optimise for the reward", OPTIMISE, "optimise")
     fields["guidance"] = guidance_slider(studio)
     with gr.Accordion("More settings", open=False, elem_id="advanced"):
         fields |= _advanced(studio)
@@ -128,18 +139,22 @@ def _settings(studio: Studio) -> dict[str, Any]:
 
 
 def _best_of(studio: Studio) -> dict[str, Any]:
-    """The switch for the best of several clips; off, with the reason, where none can be scored."""
-    missing = studio.scoring_missing()
-    info = words.BEST_OF_HELP if missing is None else f"{words.NO_SCORING}: {sentence(missing)}"
+    """The switch for the best of several clips, and of how many."""
     return {
-        "best_of": gr.Checkbox(
-            label=words.BEST_OF, info=info, interactive=missing is None, elem_id="best-of"
-        ),
+        "best_of": _needs_rewards(studio, words.BEST_OF, words.BEST_OF_HELP, "best-of"),
         "candidates": gr.Slider(
             2, MOST_CANDIDATES, value=DEFAULT_CANDIDATES, step=1, label="Candidates",
             info=words.CANDIDATES, visible=False, elem_id="candidates",
         ),
     }  # fmt: skip
+
+
+def _needs_rewards(studio: Studio, label: str, info: str, elem_id: str) -> gr.Checkbox:
+    """A switch that is closed, and says why, where clips cannot be scored."""
+    missing = studio.scoring_missing()
+    if missing is not None:
+        info = f"{words.NO_SCORING}: {sentence(missing)}"
+    return gr.Checkbox(label=label, info=info, interactive=missing is None, elem_id=elem_id)
 
 
 def _advanced(studio: Studio) -> dict[str, Any]:
@@ -157,6 +172,26 @@ def _advanced(studio: Studio) -> dict[str, Any]:
         "guidance_schedule": gr.Radio(
             [(words.SCHEDULE_NAMES[name], name) for name in GUIDANCE_SCHEDULES],
             value=GUIDANCE_SCHEDULES[0], label="Guidance over time", info=words.SCHEDULE,
+        ),
+        **_finishing(studio),
+    }  # fmt: skip
+
+
+def _finishing(studio: Studio) -> dict[str, Any]:
+    """What is done to a clip after it was made; passes are closed where nothing separates."""
+    separator = studio.preset.separator
+    return {
+        "separation_passes": gr.Slider(
+            *PASSES_RANGE, value=0 if separator is None else separator.passes, step=1,
+            label="Separation passes", info=NO_SEPARATOR if separator is None else PASSES,
+            interactive=separator is not None, elem_id="passes",
+        ),
+        "normalise_loudness": gr.Checkbox(
+            value=True, label="Bring clips to one loudness", info=LOUDNESS, elem_id="level",
+        ),
+        "target_lufs": gr.Slider(
+            *LUFS_RANGE, value=studio.preset.output.target_lufs, step=0.5,
+            label="Loudness target (LUFS)", info=TARGET, elem_id="target",
         ),
     }  # fmt: skip
 
@@ -179,6 +214,8 @@ def _connect_settings(page: Page, paste: gr.Textbox, apply: gr.Button) -> None:
     best_of = page.fields["best_of"]
     switched = [page.fields[name] for name in ("candidates", "variations")]
     sweep = page.fields["sweep"]
+    level, target = page.fields["normalise_loudness"], page.fields["target_lufs"]
+    level.change(lambda on: gr.update(interactive=on), inputs=level, outputs=target, **quiet)
     stage.change(page.show_stage, inputs=stage, outputs=[stage, score, sweep], **quiet)
     gr.on(None, page.use_link, outputs=page.inputs, **quiet)  # when the page is opened
     best_of.change(page.show_candidates, inputs=best_of, outputs=switched, **quiet)
@@ -234,6 +271,11 @@ class Page(Controls):
                     elif isinstance(event, Made):
                         cards.append(self._swept(event, rewards))
                         yield {self.clips: list(cards), self.choice: swept(rewards)}
+                    elif isinstance(event, Climbed):
+                        cards = self._climbed(event)
+                        yield {self.clips: cards, self.choice: event.plot}
+                    elif isinstance(event, str):
+                        yield {self.choice: event}
                     else:
                         cards = self._ranked(event)
                         yield {self.clips: cards, self.choice: worth(event)}
@@ -242,7 +284,11 @@ class Page(Controls):
             end = words.failed(spoken(error))
         yield self.nothing() if run.dropped else self.state(end, running=False)
 
-    def _events(self, order: Order) -> Iterator[Progress | Generation | Made | Choice]:
+    def _events(
+        self, order: Order
+    ) -> Iterator[Progress | Generation | Made | Choice | str | Climbed]:
+        if isinstance(order, Climb):
+            return climb(self.studio, order.request)
         if isinstance(order, BestOf):
             return self.studio.choose(order.request, order.n)
         if isinstance(order, Sweep):
@@ -275,7 +321,8 @@ class Page(Controls):
         return {self.fields["seed"]: str(settings["seed"]), self.fields["lock"]: True}
 
     def use_all(self, event: gr.EventData) -> list[Any]:
-        return self.use_text(event.settings)
+        with translated():
+            return field_values(parse_settings(self.studio, event.settings), event.optimise)
 
     def use_text(self, text: str) -> list[Any]:
         """Values of the whole form for pasted settings."""
@@ -297,6 +344,12 @@ class Page(Controls):
         marked = self._card(best, f"Best of {len(choice.kept)}")
         return [marked, *(self._card(generation) for generation in others)]
 
+    def _climbed(self, climbed: Climbed) -> list[dict[str, str]]:
+        """The clip as it became, and as it was where that is another."""
+        if climbed.best_iteration == 0:
+            return [self._card(climbed.start)]
+        return [self._card(climbed.best, "Optimised"), self._card(climbed.start, "Before")]
+
     def _swept(self, made: Made, rewards: dict[float, float]) -> dict[str, str]:
         """The card of one clip of a sweep; its reward joins the others.
 
@@ -312,7 +365,8 @@ class Page(Controls):
 
     def _card(self, generation: Generation, badge: str = "") -> dict[str, str]:
         stored = self.folder.keep(self.studio, generation)
-        html = clip_card(generation, stored, self._stage(generation.request.stage), badge)
+        stage = self._stage(generation.request.stage)
+        html = clip_card(generation, stored, stage, badge, self.studio.scoring_missing() is None)
         return {"id": stored.token, "html": html}
 
 
@@ -330,6 +384,37 @@ def swept(rewards: Mapping[float, float]) -> str:
     if not rewards:
         return f'<div class="choice"><p>{NO_CURVE}</p></div>'
     return f'<div class="choice"><p>{CURVE}</p>{sweep_plot(rewards, SWEPT)}</div>'
+
+
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """An optimised clip, and the plot of the way there."""
+
+    start: Generation
+    best: Generation
+    best_iteration: int
+    plot: str
+
+
+def climb(studio: Studio, request: GenerationRequest) -> Iterator[Progress | str | Climbed]:
+    """Progress, the plot of the rewards after each update, and at last the clips."""
+    from ttmpref.reward.latent_optimisation import Iterate, OptimisationSettings
+
+    rewards: dict[int, float] = {}
+    settings = OptimisationSettings(iterations=UPDATES)
+    with closing(studio.optimise_stream(request, settings)) as events:
+        for event in events:
+            if isinstance(event, Progress):
+                yield event
+            elif isinstance(event, Iterate):
+                rewards[event.iteration] = event.reward
+                plot = climb_plot(rewards, UPDATES)
+                yield f'<div class="choice"><p>{CLIMB}</p>{plot}</div>'
+            else:
+                gain = number(rewards[event.best_iteration] - rewards[0], 2)
+                text = f"Gained {gain} after {event.best_iteration} updates. {CLIMB}"
+                shown = f'<div class="choice"><p>{text}</p>{plot}</div>'
+                yield Climbed(event.start, event.best, event.best_iteration, shown)
 
 
 def worth(choice: Choice) -> str:

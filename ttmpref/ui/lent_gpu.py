@@ -14,7 +14,8 @@ from typing import Any
 
 from ttmpref.studio import Studio
 
-VERBS = ("stream", "series", "choose", "score_files")  # of the Studio: what works with the models
+# Of the Studio: what works with the models.
+VERBS = ("stream", "series", "choose", "optimise_stream", "score_files")
 SECONDS = 120  # that a GPU is asked for at most
 
 

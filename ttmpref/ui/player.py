@@ -27,11 +27,26 @@ PLAY_ICON = (
     '<svg viewBox="0 0 24 24" aria-hidden="true"><path class="icon-play" d="M8 5.2v13.6L19 12z"/>'
     '<path class="icon-pause" d="M7 5h3.6v14H7zM13.4 5H17v14h-3.6z"/></svg>'
 )
+OPTIMISE_BUTTON = (
+    '<button type="button" class="mini" data-optimise '
+    'title="Fills the form; press Generate to begin">Optimise</button>'
+)
 REMOVE_ICON = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M6 6l12 12M18 6 6 18"/></svg>'
 
 
-def clip_card(generation: Generation, stored: StoredClip, stage: StageInfo, badge: str = "") -> str:
-    """The whole card; a badge marks it among others."""
+def clip_card(
+    generation: Generation,
+    stored: StoredClip,
+    stage: StageInfo,
+    badge: str = "",
+    optimisable: bool = False,
+) -> str:
+    """The whole card.
+
+    Args:
+        badge: marks it among others.
+        optimisable: it offers to be improved on.
+    """
     request, seconds = generation.request, generation.clip.seconds
     settings = escape(json.dumps(request.to_dict(), ensure_ascii=False), quote=True)
     return (
@@ -40,7 +55,7 @@ def clip_card(generation: Generation, stored: StoredClip, stage: StageInfo, badg
         f'aria-label="Clip with seed {request.seed}">'
         f'<audio preload="metadata" src="{file_address(stored.files["wav"])}"></audio>'
         f"{_head(generation, stage, badge)}{pictures(generation.clip, _seek(generation.clip))}"
-        f"{facts(generation)}{_actions(stored)}</article>"
+        f"{facts(generation)}{_actions(stored, optimisable)}</article>"
     )
 
 
@@ -74,6 +89,10 @@ def setting_words(request: GenerationRequest, stage: StageInfo) -> Sequence[str]
         words.append(f"{request.solver} solver")
     if request.guidance_schedule != "constant":
         words.append(f"{request.guidance_schedule} guidance")
+    if request.separation_passes:
+        words.append(f"voices taken out {request.separation_passes} ×")
+    if not request.normalise_loudness:
+        words.append("level as made")
     if request.negative_prompt.strip():
         words.append(f"avoiding “{request.negative_prompt.strip()}”")
     return words
@@ -123,7 +142,8 @@ def facts(generation: Generation, interval: tuple[float, float] | None = None) -
     return f'<dl class="facts">{"".join(items)}</dl>'
 
 
-def _actions(stored: StoredClip) -> str:
+def _actions(stored: StoredClip, optimisable: bool) -> str:
+    optimise = OPTIMISE_BUTTON if optimisable else ""
     return (
         f'<footer class="clip-actions">{download_links(stored)}<div class="group">'
         '<button type="button" class="mini" data-copy>Copy settings</button>'
@@ -131,7 +151,7 @@ def _actions(stored: StoredClip) -> str:
         '<button type="button" class="mini" data-pair aria-pressed="false">Compare</button>'
         '<button type="button" class="mini" data-use-seed>Use this seed</button>'
         '<button type="button" class="mini" data-use-all>Use all settings</button>'
-        "</div></footer>"
+        f"{optimise}</div></footer>"
     )
 
 

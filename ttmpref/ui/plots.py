@@ -84,6 +84,17 @@ def sweep_plot(rewards: Mapping[float, float], scores: Sequence[float]) -> str:
     return _curve(rewards, scores, f"Reward over the score: {said}")
 
 
+def climb_plot(rewards: Mapping[int, float], updates: int) -> str:
+    """Reward of a clip after so many updates of its noise, as far as they are done.
+
+    Args:
+        rewards: by number of updates, one at least.
+        updates: how many there will be.
+    """
+    said = ", ".join(f"{reward:.2f} after {done}" for done, reward in rewards.items())
+    return _curve(rewards, range(updates + 1), f"Reward after each update: {said}")
+
+
 def _curve(points: Mapping[float, float], ticks: Sequence[float], label: str) -> str:
     """Points joined by lines over an axis from the first tick to the last."""
     low, high = min(points.values()), max(points.values())

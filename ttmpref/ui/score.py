@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -23,6 +23,7 @@ from ttmpref.studio import Studio
 from ttmpref.types import InvalidRequest, Progress, check_text
 from ttmpref.ui import words
 from ttmpref.ui.clips import ClipFolder
+from ttmpref.ui.controls import Controls, Updates, build_controls, connect_run
 from ttmpref.ui.errors import sentence, spoken, translated
 from ttmpref.ui.run import Run
 from ttmpref.ui.score_report import distribution_figure, report, timeline_figure
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 MAX_FILES = 32
 LONGEST_NAME = 80
 FORMULA_STARTS = "=+-@"  # of a cell that spreadsheets would compute
-
-Updates = dict[Any, Any]
 
 
 def build_score_tab(studio: Studio, folder: ClipFolder) -> None:
@@ -58,13 +57,9 @@ def build_score_tab(studio: Studio, folder: ClipFolder) -> None:
             text = gr.Textbox(
                 label="Text (optional)", info=words.TEXT, lines=2, max_lines=6, elem_id="score-text"
             )
-            with gr.Row(elem_id="score-go"):
-                score = gr.Button(
-                    "Score", variant="primary", size="lg", elem_id="score-start",
-                    interactive=missing is None,
-                )  # fmt: skip
-                cancel = gr.Button("Cancel", size="lg", elem_id="score-cancel", interactive=False)
-            status = gr.HTML("", elem_id="score-status", elem_classes="status", js_on_load=None)
+            controls = build_controls(
+                "Score", "score-start", prefix="score-", boxed=False, usable=missing is None
+            )
         with gr.Column(elem_id="score-results"):
             report = gr.HTML(words.NO_SCORES, elem_id="score-report", js_on_load=None)
             figures = [
@@ -74,52 +69,20 @@ def build_score_tab(studio: Studio, folder: ClipFolder) -> None:
                     ("Along long files", "score-timeline"),
                 )
             ]
-    page = Page(studio, folder, files, gr.State(), score, cancel, status, report, *figures)
-    _connect(page, text)
-
-
-def _connect(page: Page, text: gr.Textbox) -> None:
-    state = [page.status, page.score, page.cancel]
-    begin = page.score.click(
-        page.begin,
-        inputs=[page.files, text],
-        outputs=[page.run, page.files, *state],
-        concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    streaming = begin.success(
-        page.stream,
-        inputs=page.run,
-        outputs=[*state, page.report, page.distribution, page.timeline],
-        concurrency_limit=1,
-        concurrency_id="model",
-        trigger_mode="multiple",
-        show_progress="minimal",
-        show_progress_on=page.status,
-        api_visibility="private",
-    )
-    streaming.failure(
-        page.turned_away, inputs=page.run, outputs=state, queue=False, api_visibility="private"
-    )
-    page.cancel.click(None, js=words.stopping_script("score-status"), api_visibility="private")
-    page.cancel.click(
-        page.stop, inputs=page.run, outputs=state, queue=False, show_progress="hidden",
-        api_visibility="private",
+    page = Page(
+        **vars(controls), studio=studio, folder=folder, files=files, report=report,
+        distribution=figures[0], timeline=figures[1],
     )  # fmt: skip
+    connect_run(page, [files, text], [files], [page.report, page.distribution, page.timeline])
 
 
 @dataclass(frozen=True, eq=False)
-class Page:
+class Page(Controls):
     """The parts of the tab, and the handlers of its events."""
 
     studio: Studio
     folder: ClipFolder
     files: gr.File
-    run: gr.State
-    score: gr.Button
-    cancel: gr.Button
-    status: gr.HTML
     report: gr.HTML
     distribution: gr.Plot
     timeline: gr.Plot
@@ -129,7 +92,7 @@ class Page:
         self.folder.forget_old()
         with translated():
             entries = entries_of_uploads(files or (), text)
-        waiting = self._state(words.waiting(), running=True)
+        waiting = self.state(words.waiting(), running=True)
         return waiting | {self.run: Run(entries), self.files: None}
 
     def stream(self, run: Run[Sequence[ScoreEntry]]) -> Iterator[Updates]:
@@ -148,9 +111,9 @@ class Page:
         finally:
             self._forget(run)
         if run.dropped:
-            yield {self.status: gr.skip()}
+            yield self.nothing()
         else:
-            yield self._state(end, running=False) | self._shown(results)
+            yield self.state(end, running=False) | self._shown(results)
 
     def _events(self, entries: Sequence[ScoreEntry]) -> Iterator[Progress | FileScore]:
         """A tick before the weights are loaded, then the results."""
@@ -174,24 +137,14 @@ class Page:
         return {self.report: report(results, collections), **shown}
 
     def stop(self, run: Run[Sequence[ScoreEntry]]) -> Updates:
-        """Cancel; a run that moves says itself when it has stopped."""
-        if run.cancel():
-            return {self.status: gr.skip()}
-        return self._state(words.stopped_scoring(0), running=False)
+        return self.stop_run(run, words.stopped_scoring(0))
 
     def turned_away(self, run: Run[Sequence[ScoreEntry]]) -> Updates:
         self._forget(run)
-        return self._state(words.failed(words.TURNED_AWAY), running=False)
+        return super().turned_away(run)
 
     def _forget(self, run: Run[Sequence[ScoreEntry]]) -> None:
         self.folder.forget(entry.path for entry in run.request)
-
-    def _state(self, status: str, *, running: bool) -> Updates:
-        return {
-            self.status: status,
-            self.score: gr.update(interactive=not running),
-            self.cancel: gr.update(interactive=running),
-        }
 
 
 def entries_of_uploads(files: Sequence[str], text: str) -> list[ScoreEntry]:

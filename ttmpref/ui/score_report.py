@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ttmpref.reward.percentiles import Collections
 
 MOST_COMPARED = 8  # files in the table of comparisons
+DASHES = ("solid", "dash", "dot", "dashdot")  # of the collections, which are all grey
 CLOSE = (0.45, 0.55)  # chances between which two clips are as good as equal
 MIME = {"csv": "text/csv", "json": "application/json"}
 
@@ -176,10 +177,10 @@ def distribution_figure(
     if collections is None or not scored:
         return None
     figure = empty_figure("Reward", "Share of the collection below, %")
-    for name, grid in collections.grids.items():
+    for (name, grid), dash in zip(collections.grids.items(), cycle(DASHES), strict=False):
         figure.add_scatter(
             x=grid, y=np.linspace(0, 100, len(grid)), mode="lines", name=name,
-            line={"color": PAPER.c400, "width": 2}, hoverinfo="name+x+y",
+            line={"color": PAPER.c400, "width": 2, "dash": dash}, hoverinfo="name+x+y",
         )  # fmt: skip
     for result, colour in zip(scored, cycle(COLOURS), strict=False):
         score = result.score

@@ -71,12 +71,16 @@ class Shield:
     def _bounded(self, scope: Any, receive: Receive) -> Receive:
         """The same body, as long as it is short enough and keeps coming."""
         most = self._room() if scope["path"].endswith(UPLOADS) else MAX_BODY_BYTES
+        too_long = HTTPException(413, f"the request is longer than {most} bytes")
+        claimed = dict(scope["headers"]).get(b"content-length", b"")
         read, whole = 0, False
 
         async def bounded() -> Any:
             nonlocal read, whole
             if whole:
                 return await receive()  # waits for the visitor to leave
+            if claimed.isdigit() and int(claimed) > most:
+                raise too_long  # before any of it is read
             try:
                 message = await asyncio.wait_for(receive(), PIECE_SECONDS)
             except TimeoutError:
@@ -84,7 +88,7 @@ class Shield:
             read += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if read > most:
-                raise HTTPException(413, f"the request is longer than {most} bytes")
+                raise too_long
             return message
 
         return bounded

@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from ttmpref.types import Progress, StageInfo
+from ttmpref.ui.errors import without_folders
+from ttmpref.uploads import MAX_BYTES
 
 SEED = "Decides the random start. Drawn anew for each run unless locked."
 LOCK = "Lock"
@@ -25,8 +27,8 @@ SCHEDULE_NAMES = {"constant": "Constant", "anneal": "Fading out", "interval": "M
 TURNED_AWAY = "Too many people are waiting; please try again in a minute."
 NO_SCORING = "Clips cannot be scored here"
 UPLOADS = (
-    "Audio or video files. They are deleted as soon as they are scored, and after six hours if "
-    "they never are. They are used for nothing else."
+    f"Audio or video files of up to {MAX_BYTES >> 20} MB. They are deleted as soon as they are "
+    "scored, and after six hours if they never are. They are used for nothing else."
 )
 TEXT = "What the music was asked to be; leave it empty if there was no such text."
 NO_SCORES = (
@@ -68,7 +70,8 @@ def unavailable_stages(stages: tuple[StageInfo, ...]) -> str:
     missing = [stage for stage in stages if not stage.available]
     opened = " open" if len(missing) == len(stages) else ""
     items = "".join(
-        f"<li><b>{escape(stage.title)}</b>: {escape(stage.missing or '')}</li>" for stage in missing
+        f"<li><b>{escape(stage.title)}</b>: {escape(without_folders(stage.missing or ''))}</li>"
+        for stage in missing
     )
     count = "1 stage is" if len(missing) == 1 else f"{len(missing)} stages are"
     summary = f"<summary>{count} not available</summary>"

@@ -131,12 +131,15 @@ function addNew() {
 
 list.addEventListener("clipschange", settle);
 element.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-use-seed], [data-use-all], [data-restore], [data-pair]");
+  const button = event.target.closest("[data-use-seed], [data-use-all], [data-optimise], [data-restore], [data-pair]");
   if (!button) return;
   if (button.hasAttribute("data-pair")) return pair(button);
-  if (button.hasAttribute("data-restore")) return trigger("select", { settings: button.dataset.restore });
+  if (button.hasAttribute("data-restore")) {
+    return trigger("select", { settings: button.dataset.restore, optimise: false });
+  }
   const settings = button.closest("article.clip").dataset.settings;
-  trigger(button.hasAttribute("data-use-seed") ? "click" : "select", { settings });
+  const optimise = button.hasAttribute("data-optimise");
+  trigger(button.hasAttribute("data-use-seed") ? "click" : "select", { settings, optimise });
 });
 restore();
 watch("value", addNew);
