@@ -1,7 +1,8 @@
-"""Votes become pairs, and pairs a better ranker: the loop of README's "Close the loop".
+"""Votes become pairs, and pairs a better ranker: the one command of README's "Close the loop".
 
-Simulated raters hear the clips of a real study, its export goes to `python -m training ranker` as
-it is, and the new head is held against an old one on pairs of texts that it never saw.
+Simulated raters hear the clips of a real study and prefer the one with less noise, of which the
+ranker of the preset knows nothing. `python -m training ranker <study>` trains a head on their votes
+and holds it against that ranker on votes about texts that it never saw.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.scoring import LAYOUT, seeded_head
+from tests.scoring import LAYOUT
 from tests.studies import RATE, Clock, settings_for, take_part, tone, write_study
 from training.__main__ import app
-from training.preferences import Split, read_preferences, write_split
+from training.preferences import read_preferences
+from training.study_votes import clip_folders, votes_table
 from ttmpref.audio import read_clip, write_clip
-from ttmpref.reward.ranker import read_ranker, write_ranker
-from ttmpref.study.export import export_study
+from ttmpref.reward.ranker import read_ranker
+from ttmpref.study.errors import NotFound
+from ttmpref.study.export import TRAINING_PAIRS, export_study
 from ttmpref.study.records import build_folder
 from ttmpref.study.stimuli import build_study
 from ttmpref.study.store import Store
-from ttmpref.types import Clip
+from ttmpref.types import Clip, InvalidRequest
 
 TEXTS, VOTES_PER_PAIR, TRIALS = 44, 3, 22
 NOISE = (0.005, 0.6)  # of the clean and of the noisy clip of a text; the tune is at 0.2
@@ -52,8 +55,8 @@ def brightness(path: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of an export with the votes of simulated raters, and of the build they heard."""
+def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The data folder of a study that simulated raters have finished, and an export of it."""
     root = tmp_path_factory.mktemp("loop")
     study = write_study(
         root / "study", TEXTS,
@@ -73,7 +76,20 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     store.studies.move("tiny", "closed", "tester")
     exported = export_study(store.reading.dump("tiny"), root / "results")
     store.close()
-    return exported, folder
+    return root / "data", exported
+
+
+@pytest.fixture
+def export(
+    answered: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Path:
+    """The export, on the machine of the study."""
+    data, exported = answered
+    monkeypatch.setenv("TTMPREF_DATA_DIR", str(data))
+    monkeypatch.setenv("TTMPREF_SECRET", "a secret of tests")
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return exported
 
 
 @pytest.fixture
@@ -85,47 +101,69 @@ def recipe_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_ranker_trained_on_votes_beats_the_old_one_on_texts_it_never_saw(
-    export: tuple[Path, Path], scoring_preset: Path, recipe_file: Path, tmp_path: Path
+def test_one_command_makes_a_ranker_of_votes_that_beats_the_old_one_on_texts_it_never_saw(
+    export: Path, scoring_preset: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    exported, build = export
-    table = exported / "pairs_for_training.jsonl"
-    pairs = read_preferences([table])
-    assert pairs.faults == [] and len(pairs.pairs) == TEXTS * VOTES_PER_PAIR
-    parts = [[], [], []]
-    for pair in pairs.pairs:  # whole texts, so that no clip is in two parts
-        number = int(pair.prompt.rsplit(" ", 1)[1])
-        parts[{0: 2, 1: 1}.get(number % 4, 0)].append(pair.id)
-    write_split(Split(*map(tuple, parts)), {}, tmp_path / "split.json")
-    old = tmp_path / "old.safetensors"
-    write_ranker(seeded_head("head"), old)
-    out = tmp_path / "ranker"
     done = CliRunner().invoke(
         app,
-        ["ranker", str(table), "--preset", str(scoring_preset), "--audio", str(build),
-         "--features", str(tmp_path / "features"), "--out", str(out), "--old", str(old),
-         "--splits", str(tmp_path / "split.json"), "--recipe", str(recipe_file), "--heads", "1",
-         "--threads", "1"],
+        ["ranker", "tiny", "--preset", str(scoring_preset), "--recipe", str(recipe_file),
+         "--held-out", "0.25", "--heads", "1", "--threads", "1"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    out = tmp_path / "runs" / "tiny-v1-ranker"
     report = json.loads((out / "report.json").read_text())
-    new, before = report["test"]["all"], report["old"]
-    assert new["pairs"] == before["pairs"] == len(parts[2])
-    assert new["accuracy"] >= 0.7 and new["accuracy"] >= before["accuracy"] + 0.2
-    assert "Accuracy of the old ranker on the same decisions" in done.output
+    assert report["provenance"]["test pairs with a clip that is trained on"] == 0
+    new, old, gain = report["test"]["all"], report["old"], report["gain"]
+    assert new["pairs"] == old["pairs"] == gain["prompts"] * VOTES_PER_PAIR >= TEXTS // 4
+    assert gain["value"] == pytest.approx(new["accuracy"] - old["accuracy"])
+    assert new["accuracy"] >= 0.7 and gain["interval"][0] > 0
+    assert "The new one is **better**: +" in done.output and done.output.rstrip().endswith(out.name)
     assert read_ranker(str(out / "ranker.safetensors")).layout == LAYOUT
+    (table,) = tmp_path.glob(f"listening_results/tiny-v1/*/{TRAINING_PAIRS}")
+    assert table.read_bytes() == (export / TRAINING_PAIRS).read_bytes()
+
+
+def test_an_export_or_its_table_or_the_study_all_mean_the_same_votes(
+    export: Path, answered: tuple[Path, Path]
+) -> None:
+    for given in (export, export / TRAINING_PAIRS, "tiny", "tiny-v1"):
+        found = votes_table(str(given))
+        assert found.of_study and found.name == "tiny-v1"
+        pairs = read_preferences([found.path])
+        assert pairs.faults == [] and len(pairs.pairs) == TEXTS * VOTES_PER_PAIR
+        (folder,) = clip_folders([found])
+        assert folder == answered[0] / "studies" / "tiny-v1"
+        heard = {clip for pair in pairs.pairs for clip in (pair.clip_a, pair.clip_b)}
+        assert len(heard) == 2 * TEXTS and all((folder / clip).is_file() for clip in heard)
+
+
+def test_what_is_no_study_and_clips_that_are_elsewhere_are_named(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotFound, match="there is no study 'unknown'"):
+        votes_table("unknown")
+    with pytest.raises(InvalidRequest, match="is no export of a study: pairs_for_training.jsonl"):
+        votes_table(str(tmp_path))
+    plain = [votes_table(str(tmp_path / name / "pairs.csv")) for name in "ab"]
+    assert clip_folders([plain[0]]) == (tmp_path / "a",) and not plain[0].of_study
+    with pytest.raises(InvalidRequest, match="tables lie in 2 folders; name that of the clips"):
+        clip_folders(plain)
+    monkeypatch.setenv("TTMPREF_DATA_DIR", str(tmp_path / "another machine"))
+    moved = votes_table(str(export))
+    with pytest.raises(InvalidRequest, match="the clips of tiny-v1 are not in .*--audio"):
+        clip_folders([moved])
+    assert clip_folders([moved, *plain], tmp_path) == (tmp_path,)
 
 
 def test_an_old_ranker_that_is_none_is_refused_before_anything_is_trained(
-    export: tuple[Path, Path], scoring_preset: Path, recipe_file: Path, tmp_path: Path
+    export: Path, scoring_preset: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    exported, build = export
     out = tmp_path / "ranker"
     done = CliRunner().invoke(
         app,
-        ["ranker", str(exported / "pairs_for_training.jsonl"), "--preset", str(scoring_preset),
-         "--audio", str(build), "--features", str(tmp_path / "features"), "--out", str(out),
-         "--old", str(tmp_path / "nothing.safetensors"), "--recipe", str(recipe_file)],
+        ["ranker", str(export), "--preset", str(scoring_preset), "--out", str(out),
+         "--features", str(tmp_path / "features"), "--recipe", str(recipe_file),
+         "--old", str(tmp_path / "nothing.safetensors")],
     )  # fmt: skip
     assert done.exit_code != 0 and "nothing.safetensors" in str(done.exception)
     assert not out.exists()

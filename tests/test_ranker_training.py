@@ -22,7 +22,7 @@ from training.loop import Pace, Schedule, run
 from training.pair_features import FeatureStore, PairFeatures, encode_pairs, pair_features
 from training.preferences import Split, write_preferences, write_split
 from training.ranker import RankerJob, fitted_scale, margins_of, scale_rewards, train_head
-from training.ranker_report import ALL, by_source, evaluate, report_of, write_report
+from training.ranker_report import ALL, by_source, evaluate, gain_over, report_of, write_report
 from training.ranker_runs import (
     ABLATIONS,
     Inputs,
@@ -318,6 +318,25 @@ def test_evaluations_by_source_hold_what_they_say() -> None:
     assert whole.margin_mean == pytest.approx(3.75 / 4) and whole.margin_max == 2.0
     assert whole.margin_below_half == 0.25 and whole.tie_margin == 1.5
     assert whole.accuracy_interval[0] < 0.5 < whole.accuracy_interval[1]
+
+
+def test_a_gain_has_the_interval_of_its_prompts_and_ties_count_for_nothing() -> None:
+    targets = np.array([1.0, 1.0, 0.0, 0.0, 0.5])
+    before, after = np.array([1.0, -1.0, 1.0, 1.0, -1.0]), np.array([1.0, 1.0, -1.0, -1.0, 1.0])
+    prompts = ["p", "p", "q", "q", "r"]
+    gain = gain_over(before, after, targets, prompts)  # one of two gained in p, both in q
+    half = 12.706204736 * np.sqrt(2 * (0.5**2 + 0.5**2)) / 4  # Student's, one degree of freedom
+    assert (gain.value, gain.prompts, gain.verdict) == (0.75, 2, "not clearly better or worse")
+    assert gain.interval == pytest.approx((0.75 - half, 0.75 + half))
+    back = gain_over(after, before, targets, prompts)
+    assert back.value == -0.75 and back.interval == pytest.approx((-0.75 - half, half - 0.75))
+    alone = gain_over(before, after, targets, ["p"] * 5)
+    assert alone.interval is None and alone.verdict == "not clearly better or worse"
+    many = [str(i) for i in range(40)]
+    drawn = np.tile(targets[:4], 10)
+    better, worse = 2.0 * drawn - 1, np.where(np.arange(40) < 8, 2 * drawn - 1, 1 - 2 * drawn)
+    assert gain_over(worse, better, drawn, many).verdict == "better"
+    assert gain_over(better, worse, drawn, many).verdict == "worse"
 
 
 def test_a_calibrated_model_is_called_so(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from ttmpref.study.columns import TABLES
 from ttmpref.study.definition import Exclusion, load_study
 from ttmpref.study.errors import Conflict, NotFound, Unprocessable
 from ttmpref.study.export import MANIFEST, export_files, export_study, find_export
+from ttmpref.study.pairing import most_pairs
 from ttmpref.study.records import build_folder, clip_path
 from ttmpref.study.rehearsal import Rehearsal, coverage
 from ttmpref.study.reporting import analyse_export, read_export
@@ -288,7 +290,7 @@ def test_check_32_from_two_folders_to_a_report_in_five_commands(command, tmp_pat
 def test_every_verb_says_what_it_did_and_every_mistake_what_to_do(command, tmp_path):
     path = tmp_path / "mine" / "study.yaml"
     write_study(path.parent, prompts=4, session={"trials": 4})
-    with pytest.raises(NotFound, match="no such study"):
+    with pytest.raises(NotFound, match="there is no study 'tiny'; one is there once it was opened"):
         command("pause", "tiny")
     assert command("build", path)[0] == 0 and command("open", path)[0] == 0
     assert command("pause", "tiny")[1] == "tiny is paused\n"
@@ -329,6 +331,18 @@ def test_check_9_two_processes_write_the_same_export_and_report(finished, tmp_pa
         written.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
     assert {"report/summary.json", "report/methods.txt", "votes.parquet"} <= set(written[0])
     assert written[0] == written[1]
+
+
+def test_a_session_is_as_long_as_its_pairs_allow_and_validating_says_so(command, tmp_path):
+    path = tmp_path / "study.yaml"
+    study = write_study(tmp_path, prompts=3, session={"trials": 20, "repeats": 2})
+    out = command("validate", path)[1]
+    assert "1 practice, 3 main, 1 attention, 2 repeats (17 trials fewer than planned" in out
+    build = build_study(study, build_folder(tmp_path / "data", study.definition))
+    assert most_pairs(study) == Counter(pair.kind for pair in build.pairs)
+    write_study(tmp_path, prompts=20, session={"trials": 20, "repeats": 2})
+    out = command("validate", path)[1]
+    assert "1 practice, 20 main, 1 attention, 2 repeats\n" in out and "fewer" not in out
 
 
 def test_simulating_says_that_it_does(command, tmp_path):

@@ -12,6 +12,7 @@ from ttmpref.study.cli import Studios
 from ttmpref.study.definition import Audio
 from ttmpref.study.errors import BuildError
 from ttmpref.study.leaks import OUTER, file_facts, leak_report
+from ttmpref.study.pairing import most_pairs
 from ttmpref.study.records import BUILD_FILE, build_folder, clip_path, read_build
 from ttmpref.study.rendering import HEADER_BYTES, audible_span, degraded, render_prompt
 from ttmpref.study.stimuli import build_study
@@ -176,7 +177,7 @@ def test_takes_of_one_system_meet_spread_over_margins(tmp_path):
     build = build_study(study, tmp_path / "build")
     main = [pair for pair in build.pairs if pair.kind == "main"]
     takes = [(build.stimuli[p.lo].take, build.stimuli[p.hi].take) for p in main]
-    assert takes.count((0, 1)) == 3 and len(main) == 6
+    assert takes.count((0, 1)) == 3 and len(main) == 6 == most_pairs(study)["main"]
     assert len({pair.prompt_id for pair in main if build.stimuli[pair.hi].take == 1}) == 3
     assert len(build.scores) == 12 and {s.scorer for s in build.scores} == {"ranker"}
     # What the ranker is held against is taken along, and does not decide which takes meet.

@@ -109,6 +109,56 @@ def macro_accuracy(found: Mapping[str, Evaluation]) -> float:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """How much more often a ranker is right than another one on the same decisions.
+
+    Attributes:
+        value: accuracy less that of the other, -1 to 1.
+        interval: at 95 %, from the spread over prompts, whose votes depend on one another; None
+            where there is but one.
+        prompts: that the decisions are about.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+    prompts: int
+
+    @property
+    def verdict(self) -> str:
+        """In words; "not clear" where the interval holds 0."""
+        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+            return "not clearly better or worse"
+        return "better" if self.value > 0 else "worse"
+
+
+def gain_over(
+    before: np.ndarray, after: np.ndarray, targets: np.ndarray, prompts: Sequence[str]
+) -> Gain:
+    """What margins `after` gain over margins `before` of the same pairs, one of them decided.
+
+    The interval is Student's with one degree of freedom less than prompts: few prompts, however
+    many votes they have, say little.
+
+    Args:
+        prompts: of each pair; votes about the same one are drawn together.
+    """
+    from scipy import stats
+
+    decided = targets != 0.5
+    wins = targets[decided] > 0.5
+    right = [chosen_rightly(margins[decided], wins).astype(float) for margins in (before, after)]
+    gained = right[1] - right[0]
+    _, group = np.unique(np.array(prompts)[decided], return_inverse=True)
+    value, count = float(gained.mean()), int(group.max()) + 1
+    if count == 1:
+        return Gain(value, None, count)
+    beyond = np.bincount(group, gained - value)  # of each prompt, what it adds to the mean
+    error = np.sqrt(count / (count - 1) * np.square(beyond).sum()) / len(gained)
+    half = float(stats.t.ppf(0.975, count - 1) * error)
+    return Gain(value, (value - half, value + half), count)
+
+
+@dataclass(frozen=True)
 class RankerReport:
     """All that is written about a training.
 
@@ -119,6 +169,7 @@ class RankerReport:
         ensemble: evaluation of the mean reward of several heads, None with one.
         provenance: recipe, layout, data, versions.
         old: evaluation of another ranker on the same test pairs, None without one.
+        gain: of the first head over that ranker, None without one.
     """
 
     test: dict[str, Evaluation]
@@ -127,6 +178,7 @@ class RankerReport:
     ensemble: Evaluation | None
     provenance: dict[str, Any]
     old: Evaluation | None = None
+    gain: Gain | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"macro_accuracy": macro_accuracy(self.test)}
@@ -178,6 +230,7 @@ def markdown(report: RankerReport) -> str:
         f"Calibration error {whole.ece:.4f}, {verdict} the band of a perfectly calibrated model "
         f"(mean {whole.ece_null[0]:.4f}, 95 % below {whole.ece_null[1]:.4f}).",
         "",
+        *_old_lines(report),
         *table(
             ("source", "pairs", "ties", "accuracy", "95 %", "ECE", "calibrated: below"),
             [
@@ -196,7 +249,6 @@ def markdown(report: RankerReport) -> str:
         "",
         "![Reliability](reliability.png)",
         "",
-        *_old_lines(report),
         *_heads_lines(report),
         *(f"- {key}: {_words(value)}" for key, value in report.provenance.items()),
     ]  # fmt: skip
@@ -204,10 +256,20 @@ def markdown(report: RankerReport) -> str:
 
 
 def _old_lines(report: RankerReport) -> list[str]:
-    if report.old is None:
+    if report.old is None or report.gain is None:
         return []
-    accuracy = f"**{_percent(report.old.accuracy)}** ({_range(report.old.accuracy_interval)})"
-    return [f"Accuracy of the old ranker on the same decisions: {accuracy}.", ""]
+    old, gain = report.old, report.gain
+    known = "" if gain.interval is None else f", 95 % {_points(*gain.interval)}"
+    return [
+        f"Accuracy of the old ranker on the same decisions: **{_percent(old.accuracy)}** "
+        f"({_range(old.accuracy_interval)}). The new one is **{gain.verdict}**: "
+        f"{_points(gain.value)} percentage points{known} (from {gain.prompts} prompts).",
+        "",
+    ]
+
+
+def _points(*rates: float) -> str:
+    return " to ".join(f"{100 * rate:+.1f}" for rate in rates)
 
 
 def _heads_lines(report: RankerReport) -> list[str]:

@@ -21,6 +21,7 @@ import torch
 
 from training.pair_features import FeatureStore, PairFeatures, encode_pairs, pair_features
 from training.preferences import (
+    FRACTIONS,
     PairTable,
     Split,
     clip_disjoint_split,
@@ -35,6 +36,7 @@ from training.ranker_report import (
     Variant,
     by_source,
     evaluate,
+    gain_over,
     report_of,
     write_comparison,
     write_report,
@@ -86,26 +88,25 @@ class Inputs:
         splits: split files; none: the pairs are split here.
         features: feature store, read, or made from the clips where a preset is given.
         preset: whose encoders hear the clips; None: the store must be there.
-        audio: folder of the clips; default: that of the tables.
+        clips: folders that are searched for the clips, in order; needed with a preset.
         split_by: "clips", so that no clip is in two parts, or "pairs".
+        held_out: share of them in the test, and as large a one in the validation part.
     """
 
     tables: tuple[Path, ...]
     features: Path
     splits: tuple[Path, ...] = ()
     preset: Preset | None = None
-    audio: Path | None = None
+    clips: tuple[Path, ...] = ()
     split_by: str = "clips"
+    held_out: float = FRACTIONS[-1]
 
     def __post_init__(self) -> None:
         check_choice("split_by", self.split_by, SPLIT_WAYS)
 
     @property
-    def audio_folder(self) -> Path:
-        folders = sorted({table.parent for table in self.tables})
-        if self.audio is None and len(folders) > 1:
-            raise InvalidRequest(f"tables lie in {len(folders)} folders; name that of the clips")
-        return self.audio or folders[0]
+    def fractions(self) -> tuple[float, float, float]:
+        return 1 - 2 * self.held_out, self.held_out, self.held_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +169,10 @@ def read_material(inputs: Inputs, blocks: Sequence[str], recipe: RankerRecipe) -
 
 def _encoded(table: PairTable, inputs: Inputs, blocks: Sequence[str]) -> FeatureStore:
     features, protocol = preset_features(inputs.preset, blocks)
-    folder = inputs.audio_folder
 
     def hear(name: str) -> Clip:
-        return read_clip(folder / name)
+        places = [folder / name for folder in inputs.clips]
+        return read_clip(next((path for path in places if path.exists()), places[0]))
 
     store, faults = encode_pairs(table.pairs, features, hear, inputs.features, protocol)
     table.faults += faults
@@ -188,8 +189,8 @@ def _split(table: PairTable, inputs: Inputs, seed: int) -> Split:
         table.left_out["in no part of the split"] = len(known - set(listed))
         return split
     if inputs.split_by == "pairs":
-        return random_split([pair.id for pair in table.pairs], seed)
-    split, cost = clip_disjoint_split(table.pairs, seed)
+        return random_split([pair.id for pair in table.pairs], seed, inputs.fractions)
+    split, cost = clip_disjoint_split(table.pairs, seed, inputs.fractions)
     table.left_out["between the parts of the split"] = cost
     return split
 
@@ -283,17 +284,17 @@ def train_and_report(
     material: Material,
     out: Path,
     max_minutes: float | None = None,
-    old: Path | None = None,
+    old: str | None = None,
 ) -> list[RankerHead]:
     """Heads as `ranker.safetensors`, `ranker-1.safetensors`, ..., the report, and the faults.
 
     Args:
-        old: head that is held against the same test pairs.
+        old: URI of a head that is held against the same test pairs.
 
     Raises:
         MissingWeights, DamagedWeights: `old` is no head of the same layout.
     """
-    rival = None if old is None else read_ranker(str(old), material.test.layout)
+    rival = None if old is None else read_ranker(old, material.test.layout)
     heads = train_heads(recipe, material, out / "runs", max_minutes)
     for number, head in enumerate(heads):
         name = "ranker" if number == 0 else f"ranker-{number}"
@@ -305,8 +306,10 @@ def train_and_report(
     targets = test.targets.numpy()
     report = report_of(margins, targets, sources, provenance)
     if rival is not None:
-        found = evaluate(margins_of(rival, test).numpy(), targets)
-        report = dataclasses.replace(report, old=found)
+        before = margins_of(rival, test).numpy()
+        prompts = [pair.prompt or pair.id for pair in test.pairs]
+        gain = gain_over(before, margins[0], targets, prompts)
+        report = dataclasses.replace(report, old=evaluate(before, targets), gain=gain)
     write_report(report, out)
     write_faults(material.faults, out / "faults.txt")
     return heads

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Mount
 from ttmpref.study.admin_page import admin_routes
 from ttmpref.study.page import ADDRESS, build_page
 from ttmpref.study.push import start_push
-from ttmpref.study.settings import PushSettings, StudySettings
+from ttmpref.study.settings import DEFAULT_RESULTS, PushSettings, StudySettings
 from ttmpref.types import TtmprefError
 
 if TYPE_CHECKING:  # heavy, and not needed before the first request
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # heavy, and not needed before the first request
 
 PREFIX = "/api/v1"
 RESULTS_VARIABLE = "TTMPREF_RESULTS"
-DEFAULT_RESULTS = Path("listening_results")
 SECONDS_BETWEEN_TRIALS = 5.0  # a database that is gone is not asked again sooner
 
 

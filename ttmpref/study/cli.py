@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ttmpref.study.settings import DEFAULT_RESULTS
 from ttmpref.types import InvalidRequest
 
 if TYPE_CHECKING:
     from ttmpref.studio import Studio
-    from ttmpref.study.definition import StageSource
+    from ttmpref.study.definition import StageSource, Study
     from ttmpref.study.records import Build
     from ttmpref.study.stimuli import ClipScores, Progress, RewardScorer, StageRenderer
     from ttmpref.study.store import Store
@@ -36,7 +37,6 @@ SlugArgument = Annotated[str, typer.Argument(help="Slug of a study, or <slug>-v<
 DeviceOption = Annotated[str, typer.Option(help="For clips made by stages: auto, cpu, cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of exports.")]
-DEFAULT_RESULTS = Path("listening_results")
 
 
 @study_app.command()
@@ -53,7 +53,6 @@ def validate(study: StudyArgument) -> None:
     sources = sources_of(loaded, folder)
     _check_stages(definition.systems)
     to_render = sum(source.stage is not None and not source.path.is_file() for source in sources)
-    session = definition.session
     _print_facts(
         {
             "study": f"{definition.name}: {definition.title}",
@@ -61,10 +60,24 @@ def validate(study: StudyArgument) -> None:
             "systems": ", ".join(system.label for system in definition.systems),
             "prompts": str(len(loaded.prompts)),
             "clips": f"{len(sources)} ({to_render} to be generated)",
-            "a session": f"{session.practice} practice, {session.trials} main, "
-            f"{session.attention} attention, {session.repeats} repeats",
+            **_pairs_and_session(loaded),
         }
     )
+
+
+def _pairs_and_session(study: Study) -> dict[str, str]:
+    """How many main pairs there are, and what they leave of the planned session."""
+    from ttmpref.study.pairing import most_pairs
+
+    pairs, planned = most_pairs(study), study.definition.session
+    session = planned.within(pairs)
+    missing = planned.length - session.length
+    return {
+        "main pairs": f"{pairs['main']}{' at most' * (study.definition.pairs.within is not None)}",
+        "a session": f"{session.practice} practice, {session.trials} main, "
+        f"{session.attention} attention, {session.repeats} repeats"
+        + f" ({missing} trials fewer than planned: the pairs do not suffice)" * (missing > 0),
+    }
 
 
 @study_app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -227,6 +227,24 @@ class Session(FrozenConfig):
     min_coverage: float = Field(0.7, ge=0, le=1)
     lease_minutes: int = Field(15, gt=0, le=24 * 60)
     resume_days: int = Field(7, gt=0, le=90)
+
+    @property
+    def length(self) -> int:
+        """Trials of all kinds."""
+        return self.practice + self.trials + self.attention + self.repeats
+
+    def within(self, pairs: Mapping[str, int]) -> Session:
+        """What is left of it where there are only so many pairs of a kind ("main", "attention",
+        "practice"), each of which a person hears once.
+        """
+        main = min(self.trials, pairs["main"])
+        shorter = {
+            "trials": main,
+            "attention": min(self.attention, pairs["attention"]),
+            "repeats": min(self.repeats, main),
+            "practice": min(self.practice, pairs["practice"]),
+        }
+        return self.model_copy(update=shorter)
 
 
 class Screening(FrozenConfig):

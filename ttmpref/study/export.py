@@ -38,6 +38,8 @@ from ttmpref.types import OutputError, vote_target
 
 MANIFEST = "MANIFEST.json"
 MANIFEST_FORMAT = 1
+DEFINITION = "study.yaml"
+TRAINING_PAIRS = "pairs_for_training.jsonl"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 PACKAGES = ("pyarrow", "sqlalchemy", "pydantic")
 DIGITS = 6
@@ -64,6 +66,8 @@ def export_study(dump: Dump, results: Path, unblind: bool = False) -> Path:
     digest = hashlib.sha256(files[MANIFEST]).hexdigest()[:8]
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = results / name / f"{stamp}-{digest}"
+    if folder.is_dir():  # the same files within the same second
+        return folder
     aside = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
     try:
         write_files({aside / file: data for file, data in files.items()})
@@ -83,7 +87,7 @@ def export_files(dump: Dump, unblind: bool = False) -> dict[str, bytes]:
         name: [{c.name: row.get(c.name) for c in columns[name]} for row in getattr(rows, name)()]
         for name in columns
     }
-    files = {"study.yaml": dump.study["definition_yaml"].encode("utf-8")}
+    files = {DEFINITION: dump.study["definition_yaml"].encode("utf-8")}
     for name, table in tables.items():
         files[f"{name}.csv"] = to_csv(columns[name], table)
         files[f"{name}.jsonl"] = _lines(table)
@@ -91,7 +95,7 @@ def export_files(dump: Dump, unblind: bool = False) -> dict[str, bytes]:
     files["prompts.jsonl"] = _lines(rows.prompts())
     files["events.jsonl.gz"] = _zipped(_lines(rows.events()))
     files["music_arena.jsonl"] = _lines(rows.music_arena(tables["votes"]))
-    files["pairs_for_training.jsonl"] = _lines(rows.pairs_for_training(tables["votes"]))
+    files[TRAINING_PAIRS] = _lines(rows.pairs_for_training(tables["votes"]))
     files["codebook.md"] = codebook(columns).encode("utf-8")
     files[MANIFEST] = _manifest(dump, rows.blind, tables, files)
     return files
@@ -349,7 +353,7 @@ class _Rows:
     def pairs_for_training(self, votes: Sequence[Row]) -> list[Row]:
         """Main votes as `training ranker` reads them, BOTH_BAD left out by the one rule for it.
 
-        Clips are named below the build folder; see `--audio` there.
+        Clips are named below the build folder.
         """
         return [
             {

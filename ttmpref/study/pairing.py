@@ -7,8 +7,9 @@ the definition.
 from __future__ import annotations
 
 import itertools
+import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from ttmpref.study.definition import DEGRADED, Study, WithinPairs
@@ -28,6 +29,25 @@ def good_clips_of_checks(study: Study) -> dict[str, str]:
     prompts = rng.sample(study.prompts, min(wanted, len(study.prompts)))
     labels = [system.label for system in study.definition.systems]
     return {prompt.id: labels[i % len(labels)] for i, prompt in enumerate(prompts)}
+
+
+def most_pairs(study: Study) -> Counter[str]:
+    """How many pairs of each kind the study can have at most, before anything is built.
+
+    Where takes of one system meet, their rewards decide how many of them do.
+    """
+    definition, session = study.definition, study.definition.session
+    texts, within = len(study.prompts), definition.pairs.within
+    main = texts * sum(
+        min(definition.system(label).takes for label in labels) for labels in definition.pairs.main
+    )
+    if within is not None:
+        there = sum(math.comb(definition.system(label).takes, 2) for label in within.systems)
+        main += min(texts * there, len(within.margins) * within.pairs_per_bin)
+    checks = len(good_clips_of_checks(study))
+    obvious = min(1, session.practice, checks)
+    practice = min(session.practice, obvious + main)
+    return Counter(main=main, attention=checks - obvious, practice=practice)
 
 
 def pairs_of(

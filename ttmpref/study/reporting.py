@@ -16,11 +16,11 @@ import pandas as pd
 from ttmpref.study.analysis import Analysis, Plan, analyse
 from ttmpref.study.definition import REWARD, parse_definition
 from ttmpref.study.errors import NotFound, Unprocessable
-from ttmpref.study.export import MANIFEST
+from ttmpref.study.export import DEFINITION, MANIFEST
 from ttmpref.study.validity import BASELINES, Scores
 from ttmpref.study.votes import Votes
 
-NEEDED = ("study.yaml", "votes.parquet", "stimuli.parquet", MANIFEST)
+NEEDED = (DEFINITION, "votes.parquet", "stimuli.parquet", MANIFEST)
 
 
 def read_export(folder: Path) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def analyse_export(files: Mapping[str, bytes]) -> Analysis:
         raise Unprocessable("there are no votes to analyse yet")
     votes = Votes.from_frame(frame)
     blind = json.loads(files[MANIFEST])["blind"]
-    definition = parse_definition(files["study.yaml"].decode("utf-8"), "study.yaml")
+    definition = parse_definition(files[DEFINITION].decode("utf-8"), DEFINITION)
     plan = Plan.default(votes) if blind else Plan.of(definition)
     return analyse(votes, plan, _scores(files, votes))
 

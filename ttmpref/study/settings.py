@@ -37,6 +37,7 @@ POSTGRES_PREFIX = "postgresql+psycopg://"
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs")
 VOLATILE_FILE_SYSTEMS = ("tmpfs", "ramfs")
 MOUNTS = Path("/proc/mounts")
+DEFAULT_RESULTS = Path("listening_results")  # folder of exports
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,8 @@ class StudyView:
         """Trials of one person, practice included, who hears each pair once; a study may have fewer
         pairs than its sessions have room for.
         """
-        session, kinds = self.definition.session, Counter(pair.kind for pair in self.pairs.values())
-        main = min(session.trials, kinds["main"])
-        checks = min(session.attention, kinds["attention"])
-        return min(session.practice, kinds["practice"]) + main + checks + min(session.repeats, main)
+        kinds = Counter(pair.kind for pair in self.pairs.values())
+        return self.definition.session.within(kinds).length
 
     def clip_path(self, stimulus_id: int) -> Path:
         """File of a delivered clip."""

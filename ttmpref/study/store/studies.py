@@ -23,6 +23,7 @@ from ttmpref.study.store import audit, tables
 from ttmpref.study.store.context import Context, StudyView, lock_study
 from ttmpref.types import check_choice
 
+LONGEST_NAME = 80  # of what somebody asked for, in an error
 TRANSITIONS = {
     "open": ("draft", "paused"),
     "paused": ("open",),
@@ -188,7 +189,8 @@ def find(connection: Connection, slug: str) -> Row[Any]:
         exact = query.where(study.c.slug == name, study.c.version == int(version))
         row = connection.execute(exact).one_or_none()
     if row is None:
-        raise NotFound("there is no such study")
+        name = slug[:LONGEST_NAME]
+        raise NotFound(f"there is no study {name!r}; one is there once it was opened")
     return row
 
 
