@@ -96,11 +96,50 @@ def test_a_constant_offset_is_taken_out():
     assert measures.dc < 1e-3 and measures.lead_ms == 0
 
 
-def test_too_little_music_is_a_fault_and_silence_an_error():
+def test_too_little_music_is_a_fault():
     rendered = render_prompt({"a/1/0": tone(0.45, 220), "b/1/0": tone(1.0, 220)}, AUDIO)
     assert all("of music" in one.faults[0] for one in rendered.values())
-    with pytest.raises(BuildError, match="a/1/0: the clip is silent"):
-        render_prompt({"a/1/0": Clip(np.zeros((1, RATE), np.float32), RATE)}, AUDIO)
+
+
+SPOILT = {
+    "zeros": (np.zeros(44_100), "the clip is silent; replace it"),
+    "dc only": (np.full(44_100, 0.3), "the clip is silent; replace it"),
+    "0.05 s": (tone(0.05, 220, rate=44_100).waveform[0], "holds 0.05 s of sound, and less than"),
+    "faint": (1e-6 * np.sin(np.arange(44_100)), "too quiet or too short to have a loudness"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("order", [1, -1])
+def test_check_18_a_clip_without_music_ends_the_build_and_is_named(name, order, tmp_path):
+    """Whichever clip of the prompt comes first, and at a rate that is not the study's."""
+    samples, said = SPOILT[name]
+    study = write_study(tmp_path / "study", prompts=2)
+    system, suffix = ("old", "wav") if order > 0 else ("new", "flac")
+    path = tmp_path / "study" / system / f"2.{suffix}"
+    write_clip(Clip(np.float32(samples)[None], 44_100), path, bit_depth=24)
+    with pytest.raises(BuildError, match=f"{system}/2/0: {said}") as caught:
+        build_study(study, tmp_path / "build")
+    assert "leave its prompt out" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "build" / BUILD_FILE).exists()
+
+
+def test_check_18_a_clip_with_an_offset_is_mended_and_said(tmp_path, caplog):
+    study = write_study(tmp_path / "study", prompts=2)
+    with caplog.at_level("WARNING"):
+        build_study(study, tmp_path / "build")
+    assert not caplog.records
+    path = tmp_path / "study" / "old" / "2.wav"
+    clip = tone(1.2, 220)
+    write_clip(Clip(clip.waveform + np.float32(0.1), RATE), path)
+    offset = read_clip(path).waveform.mean()
+    for _ in range(2):  # said again although nothing is rendered again
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            build = build_study(study, tmp_path / "build")
+        (said,) = caplog.messages
+        assert said.startswith("clips with a DC offset: 1;") and f"old/2/0, {offset:+.3f}" in said
+    assert not build.faults and max(stimulus.dc for stimulus in build.stimuli) < 1e-3
 
 
 def test_degrading_is_repeatable_and_plain_to_hear():

@@ -33,7 +33,8 @@ MAX_DRIVE_DB = 12.0  # how hard the limiter may be driven before loudness is giv
 PEAK_MARGIN_DB = 0.02  # aimed below the ceiling, so that rounding to 16 bits stays under it
 REFERENCE_LIMIT = 0.99  # sample peak from which the authors' script scales down ...
 REFERENCE_PEAK = 0.95  # ... to this one
-NO_LOUDNESS = "too quiet or too short to have a loudness: gain left as it is"
+NO_LOUDNESS = "too quiet or too short to have a loudness"
+GAIN_KEPT = f"{NO_LOUDNESS}: gain left as it is"
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def normalise(
         return clip, LoudnessReport(None, None, 0.0, False, "silent: left as it is")
     aim = ceiling_db - PEAK_MARGIN_DB
     if before is None:
-        return hold(clip, ceiling_db, NO_LOUDNESS)
+        return hold(clip, ceiling_db, GAIN_KEPT)
     gain_db = target_lufs - before
     if peak + gain_db <= aim:
         louder = _scaled(clip, 10 ** (gain_db / 20))
@@ -217,7 +218,7 @@ def _as_reference(clip: Clip, target_lufs: float, ceiling_db: float) -> tuple[Cl
     """The authors' script (TuneJury specification, section 10); what it misses is reported."""
     before = integrated_loudness(clip)
     if before is None:
-        return clip, LoudnessReport(None, true_peak_db(clip), 0.0, False, NO_LOUDNESS)
+        return clip, LoudnessReport(None, true_peak_db(clip), 0.0, False, GAIN_KEPT)
     gain = 10 ** ((target_lufs - before) / 20)
     peak = gain * float(np.abs(clip.waveform).max())
     if peak > REFERENCE_LIMIT:

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ttmpref.audio import cut_or_pad, encode_clip, resample
-from ttmpref.loudness import PEAK_MARGIN_DB, integrated_loudness, true_peak_db
+from ttmpref.loudness import (
+    BLOCK_SECONDS,
+    NO_LOUDNESS,
+    PEAK_MARGIN_DB,
+    integrated_loudness,
+    true_peak_db,
+)
 from ttmpref.study.definition import Audio
 from ttmpref.study.errors import BuildError
 from ttmpref.types import Clip
@@ -76,7 +82,7 @@ def render_prompt(sources: Mapping[str, Clip], audio: Audio) -> dict[str, Render
         sources: clip of each key, of any rate, length and number of channels.
 
     Raises:
-        BuildError: a clip is silent; names its key.
+        BuildError: a clip is silent, or too short or too quiet to have a loudness; names its key.
     """
     frames = round(audio.seconds * audio.sample_rate)
     silence = round(audio.pad_ms * audio.sample_rate / 1000)
@@ -113,11 +119,14 @@ def degraded(clip: Clip, seed: int) -> Clip:
 
 
 def _canonical(clip: Clip, audio: Audio) -> Clip:
-    """The clip in the study's channels and rate, without the DC that would pass for sound."""
+    """The clip in the study's channels and rate, without the DC that would pass for sound.
+
+    It is taken out first: resampling makes clicks of it where the clip begins and ends.
+    """
     if clip.channels != audio.channels:
         waveform = np.repeat(clip.mono[None], audio.channels, axis=0)
         clip = Clip(waveform, clip.sample_rate)
-    return _centred(resample(clip, audio.sample_rate))
+    return resample(_centred(clip), audio.sample_rate)
 
 
 def _centred(clip: Clip) -> Clip:
@@ -157,8 +166,14 @@ def audible_span(waveform: np.ndarray, sample_rate: int) -> tuple[int, int] | No
 def _from_first_sound(key: str, clip: Clip) -> Clip:
     span = audible_span(clip.waveform, clip.sample_rate)
     if span is None:
-        raise BuildError(f"{key}: the clip is silent; a study compares music")
-    return Clip(clip.waveform[:, span[0] :], clip.sample_rate)
+        raise BuildError(f"{key}: the clip is silent; replace it, or leave its prompt out")
+    begun = Clip(clip.waveform[:, span[0] :], clip.sample_rate)
+    if begun.seconds < BLOCK_SECONDS:
+        raise BuildError(
+            f"{key}: holds {begun.seconds:.2f} s of sound, and less than {BLOCK_SECONDS:g} s have "
+            "no loudness; replace it, or leave its prompt out"
+        )
+    return begun
 
 
 def _common_end(waveforms: Sequence[np.ndarray], sample_rate: int) -> int:
@@ -199,7 +214,7 @@ def _louder(clip: Clip, gain_db: float) -> Clip:
 def _loudness(key: str, clip: Clip) -> float:
     lufs = integrated_loudness(clip)
     if lufs is None:
-        raise BuildError(f"{key}: {clip.seconds:.2f} s of audible sound have no loudness")
+        raise BuildError(f"{key}: {NO_LOUDNESS}; replace the clip, or leave its prompt out")
     return lufs
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -46,11 +47,12 @@ from ttmpref.study.records import (
     StimulusRecord,
     clip_path,
 )
-from ttmpref.study.rendering import Rendered, degraded, render_prompt
+from ttmpref.study.rendering import MAX_DC, Rendered, degraded, render_prompt
 from ttmpref.study.sources import Source, csv_rows, sources_of, take_of
 
-RENDERER = 1  # rises when the same sources would give other bytes or other facts
+RENDERER = 2  # rises when the same sources would give other bytes or other facts
 
+logger = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 
 
@@ -88,7 +90,7 @@ def build_study(
         progress: called with (done, total, what) as the work goes on.
 
     Raises:
-        BuildError: a clip is missing or silent, or a score is missing.
+        BuildError: a clip is missing, silent or hardly there, or a score is missing.
         UnreadableAudio: a clip cannot be decoded.
     """
     sources = sources_of(study, folder)
@@ -99,6 +101,7 @@ def build_study(
         progress(done, len(study.prompts), "rendering")
         here = [source for source in sources if source.prompt.id == prompt.id]
         rendered.append(_prompt(study.definition, here, checks.get(prompt.id), folder))
+    _say_offsets(rendered)
     stimuli = [StimulusRecord(**record) for one in rendered for record in one["stimuli"]]
     scores = list(_scores(study, stimuli, sources, score, progress))
     build = Build(
@@ -112,6 +115,18 @@ def build_study(
     text = json.dumps(build.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
     write_files({folder / BUILD_FILE: text.encode("utf-8")})
     return build
+
+
+def _say_offsets(rendered: Sequence[dict[str, Any]]) -> None:
+    """Warn of clips with a DC offset: listeners get them without, whoever made them should know."""
+    supplied = itertools.chain.from_iterable(one["facts"]["supplied"].items() for one in rendered)
+    offsets = {key: facts["dc"] for key, facts in supplied if abs(facts["dc"]) > MAX_DC}
+    if offsets:
+        worst = max(offsets, key=lambda key: abs(offsets[key]))
+        logger.warning(
+            "clips with a DC offset: %d; it is taken out of what listeners get; the largest: %s, "
+            "%+.3f of full scale", len(offsets), worst, offsets[worst],
+        )  # fmt: skip
 
 
 def _generate(sources: Sequence[Source], render: StageRenderer | None, progress: Progress) -> None:
