@@ -15,8 +15,8 @@ PACKAGE = ROOT / "ttmpref"
 # Lower number, lower layer; a module may import its own layer and those below.
 LAYERS = (
     (
-        "types", "protocols", "config", "assets", "audio", "uploads", "metrics", "flow", "idle",
-        "__init__",
+        "types", "protocols", "config", "assets", "audio", "truncation", "uploads", "metrics",
+        "flow", "idle", "__init__",
     ),
     ("models", "encoders", "autoencoder", "separation", "loudness"),
     ("generator", "series", "reward", "postprocess", "evaluation", "study", "fetch", "probes"),

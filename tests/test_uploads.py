@@ -1,21 +1,28 @@
 """Strangers' files are decoded in a child process: what is music comes back, the rest is named."""
 
+import json
+import os
 import signal
+import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from tests.hostile_files import write_hostile_files
 from tests.scoring import noise
 from tests.test_score_command import bad_files
 from ttmpref import uploads
 from ttmpref.audio import read_clip, write_clip
+from ttmpref.reward.guards import examine
 from ttmpref.types import Clip, UnreadableAudio
 from ttmpref.uploads import read_upload
 
 RATE = 8_000
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +102,61 @@ def test_bad_files_are_named_with_the_reason(tmp_path):
         with pytest.raises(UnreadableAudio, match=said) as caught:
             read_upload(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def held(tmp_path, *arguments):
+    """A program of this project in a process of its own, with a folder for what it leaves."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary"), "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_check_18_every_hostile_file_is_refused_within_a_second_and_300_megabytes(tmp_path):
+    """No clock is read: the kernel ends the process at a second of processor time for any one file,
+    and gives it no more memory; the answers are all there only if neither happened.
+    """
+    (tmp_path / "files").mkdir()
+    expected = write_hostile_files(tmp_path / "files")
+    paths = [tmp_path / "files" / name for name in expected]
+    done = held(tmp_path, "-m", "tests.hostile_files", *paths)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for path, said, answer in zip(paths, expected.values(), answers, strict=True):
+        assert answer is not None, f"{path.name} was accepted"
+        assert answer.startswith(f"{path}: ") and said in answer and "\n" not in answer
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("any(iter(int, 1))", -signal.SIGPROF), ("bytearray(2**29)", 1)],
+    ids=["endless", "greedy"],
+)
+def test_the_limits_of_that_test_end_what_takes_longer_or_more(tmp_path, script, code):
+    done = held(tmp_path, "-c", f"from tests.hostile_files import hold; hold(); {script}")
+    assert done.returncode == code and ("MemoryError" in done.stderr) == (code == 1)
+
+
+def test_check_18_what_is_sound_but_no_music_is_read_and_left_to_the_warnings(tmp_path):
+    """Silence, an offset and 0.05 s: a score of them says so, a study's build refuses them."""
+    for name, samples in {
+        "zeros": np.zeros(RATE), "offset": np.full(RATE, 0.25), "short": np.full(RATE // 20, 0.25),
+    }.items():  # fmt: skip
+        path = write_clip(Clip(np.float32(samples)[None], RATE), tmp_path / f"{name}.wav")
+        clip = read_upload(path)
+        assert np.array_equal(clip.waveform[0], np.float32(samples))
+        flags = {flag.code for flag in examine(clip, None, 10.0) if flag.serious}
+        assert "short" in flags and ("silent" in flags) == (name == "zeros")
+
+
+def test_streams_that_do_not_know_their_length_are_read(ffmpeg, tmp_path):
+    whole = write_clip(noise(1.0, RATE), tmp_path / "whole.wav")
+    data = bytearray(whole.read_bytes())
+    data[4:8] = data[40:44] = b"\xff" * 4  # lengths of the file and of its samples
+    (tmp_path / "stream.wav").write_bytes(data)
+    ffmpeg("-i", whole, "-b:a", "32k", "-write_xing", "0", tmp_path / "stream.mp3")
+    assert np.array_equal(read_upload(tmp_path / "stream.wav").waveform, read_clip(whole).waveform)
+    assert read_upload(tmp_path / "stream.mp3").seconds == pytest.approx(1.0, abs=0.2)
 
 
 def test_names_with_dots_blanks_and_dashes_are_only_names(tmp_path):

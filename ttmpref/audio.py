@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ttmpref.truncation import is_cut_off
 from ttmpref.types import Clip, InvalidRequest, OutputError, UnreadableAudio
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -107,6 +108,8 @@ def _check_header(path: Path, source: object, max_seconds: float) -> None:
         )
     if source.channels > MAX_CHANNELS:
         raise UnreadableAudio(f"{path}: {source.channels} channels; 1 to {MAX_CHANNELS} accepted")
+    if is_cut_off(path):
+        raise UnreadableAudio(f"{path}: is cut off, its end is missing; use the whole file")
     if source.frames > max_seconds * source.samplerate:
         seconds = source.frames / source.samplerate
         raise UnreadableAudio(f"{path}: {seconds:.1f} s long; at most {max_seconds:g} s accepted")
