@@ -149,6 +149,33 @@ def test_check_18_what_is_sound_but_no_music_is_read_and_left_to_the_warnings(tm
         assert "short" in flags and ("silent" in flags) == (name == "zeros")
 
 
+FORMATS = [
+    ("a.wav", ("-c:a", "pcm_s16le")), ("b.wav", ("-c:a", "pcm_s24le")),
+    ("c.wav", ("-c:a", "pcm_s32le")), ("d.wav", ("-c:a", "pcm_f32le")),
+    ("e.flac", ()), ("f.ogg", ("-c:a", "libvorbis")), ("g.opus", ("-ar", "48000")),
+    ("h.mp3", ("-b:a", "128k")), ("i.mp3", ("-q:a", "4")),
+    ("low.wav", ("-ar", "8000")), ("high.flac", ("-ar", "192000")), ("six.wav", ("-ac", "6")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), FORMATS, ids=[name for name, _ in FORMATS])
+def test_check_19_every_accepted_format_is_read_whole(ffmpeg, tmp_path, name, options):
+    source = ("-f", "lavfi", "-i", "sine=frequency=1000:sample_rate=44100:duration=2", "-ac", "2")
+    ffmpeg(*source, *options, tmp_path / name)
+    clip = read_upload(tmp_path / name)
+    assert clip.seconds == pytest.approx(2.0, abs=0.02)
+    assert loudest_hertz(clip) == pytest.approx(1000, abs=2)
+    assert clip.channels == (6 if name == "six.wav" else 2)
+
+
+def test_check_19_an_mp3_with_a_picture_is_music_with_a_picture(ffmpeg, tmp_path):
+    ffmpeg("-f", "lavfi", "-i", "color=gray:size=600x600", "-frames:v", "1", tmp_path / "p.png")
+    sound = write_clip(noise(2.0, RATE), tmp_path / "n.wav")
+    ffmpeg("-i", sound, "-i", tmp_path / "p.png", "-map", "0:a", "-map", "1:v", "-c:v", "copy",
+           tmp_path / "song.mp3")  # fmt: skip
+    assert read_upload(tmp_path / "song.mp3").seconds == pytest.approx(2.0, abs=0.02)
+
+
 def test_streams_that_do_not_know_their_length_are_read(ffmpeg, tmp_path):
     whole = write_clip(noise(1.0, RATE), tmp_path / "whole.wav")
     data = bytearray(whole.read_bytes())
