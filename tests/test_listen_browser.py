@@ -32,6 +32,7 @@ LABELS = ("quokka", "zebu")  # of the systems: words that nothing else would con
 CODE = "THANKS-4711"
 CODE_VARIABLE = "TTMPREF_TEST_CODE"
 PHONE = (360, 740)
+RELOADS = 20  # of a page; a fair coin falls alike each time once in a million such tests
 SHORT = {"trials": 1, "attention": 0, "repeats": 0, "practice": 1}
 SYSTEMS: dict[str, Any] = {
     "systems": [
@@ -488,6 +489,25 @@ def test_a_reload_and_another_browser_go_on_with_the_same_trial(
         listen(other.page)
         answer(other.page)
         step(other.page, 2)
+
+
+def test_check_17_both_clips_are_asked_for_in_an_order_that_tells_no_side(
+    chromium: Any, server: Server
+) -> None:
+    """Whoever sees only which address is asked for first learns nothing: it is a coin."""
+    with opened(chromium, server.url("short")) as visit:
+        page, asked, trials = visit.page, [], []
+        page.on("request", lambda r: "/stimuli/" in r.url and asked.append(r.url.rsplit("/")[-1]))
+        page.on("response", lambda r: r.url.endswith("/trials/next") and trials.append(r.json()))
+        join(page)
+        for _ in range(RELOADS):
+            page.locator("button.side:enabled").first.wait_for()
+            page.reload()
+        page.locator("button.side:enabled").first.wait_for()
+    sides = {token: side for side, token in trials[0]["trial"]["stimuli"].items()}
+    order = "".join(sides[token] for token in asked)
+    pairs = [order[i : i + 2] for i in range(0, len(order), 2)]
+    assert len(pairs) == RELOADS + 1 and set(pairs) == {"AB", "BA"}
 
 
 def test_a_reload_keeps_what_was_heard(chromium: Any, server: Server) -> None:
