@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
@@ -907,6 +908,22 @@ def test_the_listen_tab_shows_open_studies_and_a_whole_session_runs_in_its_frame
         assert visit.overflow() <= 0
         assert sorted(set(links)) == [f"listen/{slug}" for slug in sorted(STUDIES)]
     assert server.votes() == before + 1
+
+
+def test_check_13_nothing_that_the_app_tells_every_visitor_names_a_system(
+    server: Server, app: RunningApp
+) -> None:
+    clips = server.store.settings.data_dir.rglob("clips/*.wav")
+    hashes = {path.stem for path in clips}
+    assert hashes
+    pages = ("", "config", "gradio_api/info", "gradio_api/openapi.json", "listen/whole",
+             "api/v1/openapi.json", "api/v1/studies/whole")  # fmt: skip
+    for page in pages:
+        answer = httpx.get(f"{app.url}/{page}", timeout=driver.PATIENCE_SECONDS)
+        assert answer.status_code == 200, page
+        assert "whole" in answer.text or page not in ("", "config")  # the tab lists the study
+        told = f"{answer.text} {answer.headers}".lower()
+        assert not any(word in told for word in (*LABELS, "pair_id", *hashes)), page
 
 
 def test_without_a_database_the_tab_says_so_and_the_rest_of_the_app_works(

@@ -164,6 +164,30 @@ def test_withdrawn_people_have_no_rows_but_their_own(files):
     assert {event["trial_id"] for event in events} == votes
 
 
+def test_no_export_says_who_or_where_somebody_is(tmp_path):
+    study = write_study(
+        tmp_path / "study", prompts=2, recruitment={"source": "prolific"}, session={"trials": 2}
+    )
+    build_study(study, build_folder(tmp_path / "data", study.definition))
+    store = Store(settings_for(tmp_path / "data", ""), clock := Clock())
+    store.studies.open(study, "tester")
+    personal = ("5f3c0ffee0ddba11", "203.0.113.77", "somebody@example.org")
+    joining = Joining("1", True, personal[1], external_id=personal[0])
+    trial = store.trials.next(token := store.people.join("tiny", joining)[0])
+    while not isinstance(trial, Finished):
+        clock.pass_(20)
+        answer = ballot(comment=f"write to {personal[2]}")
+        trial = store.trials.vote(token, trial.id, str(uuid4()), answer)
+    files = export_files(store.reading.dump("tiny"), unblind=True)
+    store.close()
+    assert len(lines(files["votes.jsonl"])) >= 2
+    for name, data in files.items():
+        if name.endswith(".parquet"):
+            data = pd.read_parquet(io.BytesIO(data)).to_csv().encode()
+        data = gzip.decompress(data) if name.endswith(".gz") else data
+        assert not [word for word in (*personal, token) if word.encode() in data], name
+
+
 def test_the_codebook_explains_every_column(files):
     text = files["codebook.md"].decode()
     for columns in TABLES.values():
