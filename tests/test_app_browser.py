@@ -303,6 +303,8 @@ def test_every_page_fits_its_window_in_light_and_dark(
     with driver.visit(chromium, app.url, size, scheme) as visit:
         generate(visit.page)
         assert visit.overflow() <= 0
+        tabs = visit.page.get_by_role("tab").filter(visible=True).all()
+        assert len({tab.bounding_box()["y"] for tab in tabs}) == 1  # in one line
         ground = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness = sum(int(part) for part in ground.strip("rgba()").split(",")[:3]) / 3
         assert (brightness > 128) == (scheme == "light")

@@ -129,6 +129,9 @@ def test_the_best_of_several_clips_is_marked_and_what_it_is_worth_is_drawn(
     assert page.locator(".choice svg polyline").count() == 1
     assert "Best of 3: seed" in page.locator(".choice").inner_text()
     visitor.picture("desktop-light-best-of")
+    page.set_viewport_size(dict(zip(("width", "height"), PHONE, strict=True)))
+    card, badge = cards.first.bounding_box(), page.locator(".badge").bounding_box()
+    assert card["x"] <= badge["x"] and badge["x"] + badge["width"] <= card["x"] + card["width"]
 
 
 def test_a_choice_can_be_cancelled_and_the_next_run_starts(visitor: Visit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import browser as driver
-from tests.browser import PHONE, RunningApp, Visit
+from tests.browser import PHONE, ROOT, RunningApp, Visit
 from tests.stage_preset import build_stage_preset
 
 PROMPT = "calm piano"
@@ -21,7 +22,11 @@ TITLES = ["Baseline", "Scored", "Expert iteration", "Cross-loaded (v1 weights, v
 @pytest.fixture(scope="module")
 def app(scoring_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     preset = build_stage_preset(tmp_path_factory.mktemp("stages"), scoring_preset)
-    with driver.running_app(preset, tmp_path_factory.mktemp("app")) as running:
+    assets = tmp_path_factory.mktemp("assets")
+    measured = "reference/{}/tables"
+    shutil.copytree(ROOT / "assets" / measured.format("demo"), assets / measured.format("tiny"))
+    folder, given = tmp_path_factory.mktemp("app"), {"TTMPREF_ASSETS": str(assets)}
+    with driver.running_app(preset, folder, **given) as running:
         yield running
 
 
@@ -223,3 +228,19 @@ def test_the_tab_fits_its_window(
         visit.page.get_by_text("python -m ttmpref tables").wait_for()
         assert visit.overflow() <= 0
         visit.picture(f"stages-{size[0]}-{scheme}")
+
+
+def test_evidence_is_read_on_a_phone_cell_by_cell_and_not_letter_by_letter(
+    chromium: Any, app: RunningApp
+) -> None:
+    with driver.visit(chromium, app.url, PHONE) as visit:
+        page = visit.page
+        open_tab(page)
+        page.get_by_role("button", name="Evidence").click()
+        cells = page.locator(".evidence-table td", has_text="0.").filter(visible=True)
+        cells.first.wait_for()
+        widths = [cell.bounding_box()["width"] for cell in cells.all()]
+        assert min(widths) > 50  # CSS pixels: a number of three decimals in one line
+        page.locator(".evidence-figure .js-plotly-plot").first.wait_for()
+        assert visit.overflow() <= 0
+        visit.picture("phone-light-evidence")

@@ -196,7 +196,7 @@ def test_tables_and_figures_are_shown_as_they_were_written(
     folder.mkdir(parents=True)
     table = "## Table II\n\n| stage | FAD | paper FAD |\n| --- | --- | --- |\n| sft | 0.1 | 0.2 |\n"
     (folder / "table2.md").write_text(table)
-    drawn = {"data": [{"type": "scatter", "x": [1, 2], "y": [3, 4]}], "layout": {}}
+    drawn = {"data": [{"type": "scatter", "x": [1, 2], "y": [3, 4]}], "layout": {"title": "Twice"}}
     (folder / "table2.plotly.json").write_text(json.dumps(drawn))
     (folder / "table3.md").write_text("## Table III\n")
     (folder / "table3.plotly.json").write_text("{broken")
@@ -204,4 +204,7 @@ def test_tables_and_figures_are_shown_as_they_were_written(
         evidence.build_evidence("tiny")
     assert texts(gr.Markdown, app) == [table.strip(), "## Table III"]
     assert len(texts(gr.Plot, app)) == 1
+    figure = evidence.read_figure(folder / "table2.plotly.json")
+    assert figure.layout.legend.yref == "container"  # below the axes, whose titles it would cover
+    assert figure.layout.title.text is None  # the table has it
     assert "table3.plotly.json is not a plotly figure" in caplog.text

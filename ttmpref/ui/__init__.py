@@ -26,7 +26,7 @@ from ttmpref.ui.endpoints import build_endpoints  # noqa: E402
 from ttmpref.ui.generate import build_generate_tab  # noqa: E402
 from ttmpref.ui.lent_gpu import with_lent_gpu  # noqa: E402
 from ttmpref.ui.listen import build_listen_tab  # noqa: E402
-from ttmpref.ui.login import MESSAGE, logins  # noqa: E402
+from ttmpref.ui.login import logins, message, refuse_switches  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
 from ttmpref.ui.results import build_results_tab  # noqa: E402
 from ttmpref.ui.score import build_score_tab  # noqa: E402
@@ -77,8 +77,10 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
     wait in its queue.
 
     Raises:
-        ConfigError: the environment says something impossible of logins or of where votes go.
+        ConfigError: the environment says something impossible of logins or of where votes go, or
+            opens the app to anybody.
     """
+    refuse_switches()
     auth, push = logins(), PushSettings.from_environment()
     # Forwarding headers are left to TTMPREF_TRUSTED_PROXIES, as in `study.app.serve`.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
@@ -105,7 +107,7 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
         footer_links=["settings"],
         show_error=False,  # but for those that `errors.translated` raises
         auth=auth,
-        auth_message=MESSAGE,
+        auth_message=message(),
         mcp_server=auth is None,  # Gradio lets anybody use the tools, whoever may log in
         app_kwargs={"routes": routes(studies), "middleware": [shield]},
         ssr_mode=False,  # Node would stand in front of these routes

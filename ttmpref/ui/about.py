@@ -100,15 +100,12 @@ Chris Donahue. arXiv:2606.17006.
 
 def build_about_tab(studio: Studio) -> None:
     """Lay out the tab inside the current `gr.Tab`."""
-    with gr.Row(elem_id="about"):
-        with gr.Column(min_width=340):
-            gr.Markdown(preset_text(studio), elem_classes="panel")
-            gr.Markdown(limits_text(studio), elem_classes="panel")
-            gr.Markdown(versions_text(), elem_classes="panel")
-        with gr.Column(min_width=340):
-            gr.Markdown(WORDS, elem_classes="panel")
-            gr.Markdown(PROGRAMS, elem_classes="panel")
-            gr.Markdown(CITATION, elem_classes="panel")
+    texts = (
+        preset_text(studio), limits_text(studio), WORDS, PROGRAMS, CITATION, versions_text(),
+    )  # fmt: skip
+    with gr.Column(elem_id="about"):
+        for text in texts:
+            gr.Markdown(text, elem_classes="panel")
 
 
 def preset_text(studio: Studio) -> str:

@@ -16,7 +16,7 @@ import gradio as gr
 
 from ttmpref import assets
 from ttmpref.ui import stage_words, words
-from ttmpref.ui.figures import LOOK
+from ttmpref.ui.figures import AXIS, FIGURE_HEIGHT, LOOK
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -65,4 +65,6 @@ def read_figure(path: Path) -> go.Figure | None:
     except (OSError, ValueError) as error:
         logger.warning("%s is not a plotly figure: %s", path, error)
         return None
-    return figure.update_layout(**LOOK)
+    # The table above it has the title already.
+    figure.update_layout(title=None, height=FIGURE_HEIGHT, margin={"t": 24, "b": 88}, **LOOK)
+    return figure.update_xaxes(**AXIS).update_yaxes(**AXIS)

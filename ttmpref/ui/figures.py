@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ LOOK: dict[str, Any] = {
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
     "font": {"color": "#7d8783"},
+    # Below, where many names push the axes up and lie on nothing.
+    "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0},
 }
-NAME_WIDTH = 16  # characters of a name under an axis, before it is broken
+NAME_WIDTH, LEGEND_WIDTH = 16, 28  # characters of a name on an axis or in a legend, in one line
 
 
 def empty_figure(x: str, y: str) -> go.Figure:
@@ -33,13 +36,16 @@ def empty_figure(x: str, y: str) -> go.Figure:
             "height": FIGURE_HEIGHT,
             "margin": {"l": 56, "r": 12, "t": 48, "b": 48},  # the plot's label lies in a corner
             **LOOK,
-            # Below, where many names push the axes up and lie on nothing.
-            "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0},
             "xaxis": {"title": {"text": x}, **AXIS},
             "yaxis": {"title": {"text": y}, **AXIS},
             "showlegend": True,
         }
     )
+
+
+def in_lines(name: str, width: int) -> str:
+    """A name as plotly shows it: no markup, in lines of at most `width` characters if it can be."""
+    return "<br>".join(escape(line) for line in wrap(name, width))
 
 
 def climb_figure(names: Sequence[str], made: Sequence[Made]) -> go.Figure:
@@ -51,7 +57,7 @@ def climb_figure(names: Sequence[str], made: Sequence[Made]) -> go.Figure:
     """
     figure = empty_figure("", "Reward")
     places = list(range(len(names)))
-    ticks = ["<br>".join(wrap(name, NAME_WIDTH)) for name in names]
+    ticks = [in_lines(name, NAME_WIDTH) for name in names]
     rewards = [one.generation.scores.reward for one in made]
     if None not in rewards:
         ranges = [one.reward.interval for one in made]
@@ -61,11 +67,11 @@ def climb_figure(names: Sequence[str], made: Sequence[Made]) -> go.Figure:
         )  # fmt: skip
     figure.add_scatter(
         x=places, y=[one.generation.scores.clap_score for one in made], mode="lines+markers",
-        name="CLAP score (right)", yaxis="y2", line={"color": COLOURS[1], "dash": "dot"},
+        name="Fits the words (right)", yaxis="y2", line={"color": COLOURS[1], "dash": "dot"},
     )  # fmt: skip
     return figure.update_layout(
         xaxis={"tickvals": places, "ticktext": ticks},
-        yaxis2={"title": {"text": "CLAP score"}, "overlaying": "y", "side": "right",
+        yaxis2={"title": {"text": "CLAP score of the words"}, "overlaying": "y", "side": "right",
                 "showgrid": False},
         margin={"r": 60},
     )  # fmt: skip

@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from ttmpref.types import ConfigError
 
 VARIABLE = "TTMPREF_AUTH"
 SHORTEST_PASSWORD = 12
 MESSAGE = "This app is for invited people. Listening studies have addresses of their own."
+STYLE = Path(__file__).parent / "static" / "login.css"
+# What would open the app wider than it says of itself: each is read by Gradio alone.
+SWITCHES = {
+    "GRADIO_VIBE_MODE": "lets visitors change the code of the app",
+    "GRADIO_ALLOWED_PATHS": "lets visitors fetch files of this computer",
+}
 
 
 def logins(environment: Mapping[str, str] = os.environ) -> list[tuple[str, str]] | None:
@@ -37,3 +44,19 @@ def logins(environment: Mapping[str, str] = os.environ) -> list[tuple[str, str]]
             )
         found[name] = password
     return list(found.items())
+
+
+def message() -> str:
+    """What the page that asks for them says, as HTML with the style of that page."""
+    return f"<style>{STYLE.read_text(encoding='utf-8')}</style>{MESSAGE}"
+
+
+def refuse_switches(environment: Mapping[str, str] = os.environ) -> None:
+    """Start only without the switches of Gradio that would open the app to anybody.
+
+    Raises:
+        ConfigError: one is set; says what it would do.
+    """
+    for name, danger in SWITCHES.items():
+        if environment.get(name):
+            raise ConfigError(f"{name} {danger}; unset it and start again")

@@ -16,7 +16,7 @@ import numpy as np
 
 from ttmpref.metrics import chance_preferred
 from ttmpref.types import RewardScore
-from ttmpref.ui.figures import COLOURS, empty_figure, intervals
+from ttmpref.ui.figures import COLOURS, LEGEND_WIDTH, empty_figure, in_lines, intervals
 from ttmpref.ui.player import clock, number
 from ttmpref.ui.theme import PAPER
 from ttmpref.ui.words import REWARD_SCALE
@@ -176,7 +176,7 @@ def distribution_figure(
     scored = [result for result in results if result.score is not None]
     if collections is None or not scored:
         return None
-    figure = empty_figure("Reward", "Share of the collection below, %")
+    figure = empty_figure("Reward", "% of the collection below")
     for (name, grid), dash in zip(collections.grids.items(), cycle(DASHES), strict=False):
         figure.add_scatter(
             x=grid, y=np.linspace(0, 100, len(grid)), mode="lines", name=name,
@@ -186,7 +186,7 @@ def distribution_figure(
         score = result.score
         figure.add_scatter(
             x=[score.reward] * len(score.percentiles), y=list(score.percentiles.values()),
-            mode="markers", name=escape(result.entry.id),
+            mode="markers", name=in_lines(result.entry.id, LEGEND_WIDTH),
             error_x=intervals([score.reward], [score.interval]),
             marker={"color": colour, "size": 11},
         )  # fmt: skip
@@ -204,7 +204,8 @@ def timeline_figure(results: Sequence[FileScore]) -> go.Figure | None:
         figure.add_scatter(
             x=[(window.start + window.end) / 2 for window in windows],
             y=[window.reward for window in windows],
-            mode="lines+markers", name=escape(result.entry.id), line={"color": colour},
+            mode="lines+markers", name=in_lines(result.entry.id, LEGEND_WIDTH),
+            line={"color": colour},
             customdata=[f"{clock(window.start)} to {clock(window.end)}" for window in windows],
             hovertemplate="%{customdata}: %{y:+.2f}",
         )  # fmt: skip

@@ -59,15 +59,6 @@ def build_stages_tab(studio: Studio, folder: ClipFolder) -> None:
             fields: dict[str, Any] = {"prompt": prompt_box(studio, PREFIX)}
             controls = build_controls("Compare", "stages-start", PREFIX)
             gr.HTML(_which_stages(studio, stages), elem_id="stages-list", js_on_load=None)
-            fields |= seed_fields(PREFIX)
-            takes_score = any(stage.takes_score for stage in available)
-            fields["score"] = score_slider(studio, takes_score, PREFIX)
-            fields["guidance"] = guidance_slider(studio, PREFIX)
-            fields["num_steps"] = steps_slider(studio, PREFIX)
-            fields["blind"] = gr.Checkbox(
-                label="Listen blind first", info=stage_words.BLIND, elem_id="stages-blind"
-            )
-            rows = _other_heads(available)
         with gr.Column(elem_id="stages-results"):
             desk = gr.HTML(
                 {}, html_template=DESK_HTML + stage_words.EMPTY_DESK, js_on_load=DESK_JS,
@@ -76,6 +67,9 @@ def build_stages_tab(studio: Studio, folder: ClipFolder) -> None:
             reveal = gr.Button("Which is which?", visible=False, elem_id="stages-reveal")
             climb = gr.Plot(label="The climb", visible=False, elem_id="stages-climb")
             archive = gr.HTML("", elem_id="stages-archive", js_on_load=None)
+        with gr.Column(elem_id="stages-settings", elem_classes="settings"):
+            fields |= _settings(studio, available)
+            rows = _other_heads(available)
     build_evidence(studio.preset.name)
     page = Page(
         **vars(controls), studio=studio, folder=folder, fields=fields, rows=rows, desk=desk,
@@ -87,6 +81,19 @@ def build_stages_tab(studio: Studio, folder: ClipFolder) -> None:
         page.uncover, inputs=page.run, outputs=shown, concurrency_limit=None,
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
+
+
+def _settings(studio: Studio, available: Sequence[StageInfo]) -> dict[str, Any]:
+    takes_score = any(stage.takes_score for stage in available)
+    return {
+        **seed_fields(PREFIX),
+        "score": score_slider(studio, takes_score, PREFIX),
+        "guidance": guidance_slider(studio, PREFIX),
+        "num_steps": steps_slider(studio, PREFIX),
+        "blind": gr.Checkbox(
+            label="Listen blind first", info=stage_words.BLIND, elem_id="stages-blind"
+        ),
+    }
 
 
 def _which_stages(studio: Studio, stages: Sequence[StageInfo]) -> str:

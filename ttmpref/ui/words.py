@@ -32,8 +32,9 @@ UPLOADS = (
 )
 TEXT = "What the music was asked to be; leave it empty if there was no such text."
 NO_SCORES = (
-    '<p class="soft">Scores will appear here: rewards with their range, where they stand among '
-    "known collections, which of two files would be preferred, and the course of long ones.</p>"
+    '<div class="empty"><h3>Your scores will appear here</h3><p>Drop files and press Score. Each '
+    "gets a reward with its range and its place among known collections; two or more are held "
+    "against each other, and long ones are followed through time.</p></div>"
 )
 REWARD_SCALE = (
     "Typical rewards lie between −2 and 2. A reward is no percentage and has no absolute meaning: "
