@@ -118,6 +118,7 @@ def test_an_update_moves_against_the_gradient_and_shortens_it() -> None:
 
 
 def test_the_launcher_can_ask_for_half_precision(monkeypatch) -> None:
+    monkeypatch.setattr(engine, "has_bf16", lambda _: True)
     cpu = torch.device("cpu")
     asked = {}
     for chosen in ("no", "bf16"):
@@ -128,6 +129,17 @@ def test_the_launcher_can_ask_for_half_precision(monkeypatch) -> None:
     half = torch.bfloat16
     assert asked.pop(("no", "fp32")) == torch.float32
     assert set(asked.values()) == {half}
+
+
+def test_a_processor_without_half_precision_trains_in_full(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(engine, "has_bf16", lambda _: False)
+    engine._warn_of_fp32.cache_clear()
+    for _ in range(2):
+        with products("bf16", torch.device("cpu")):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert [record.getMessage() for record in caplog.records] == [
+        "cpu has no bf16 products, so training runs in fp32"
+    ]
 
 
 def test_a_precision_that_cannot_be_resumed_exactly_is_refused(monkeypatch) -> None:

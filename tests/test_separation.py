@@ -104,6 +104,14 @@ def test_a_residual_is_what_is_not_recognised():
     assert np.allclose(separator.instrumental(clip).waveform, rest, atol=1e-5)
 
 
+def test_a_residual_stays_whole_above_the_networks_rate():
+    separator, clip = separator_of(hdemucs(), mode="residual", passes=2), music(0.5, rate=44_100)
+    removed = clip.waveform - separator.instrumental(clip).waveform
+    power = np.square(np.abs(np.fft.rfft(removed))).sum(0)
+    above = np.fft.rfftfreq(clip.samples, 1 / 44_100) > RATE / 2 * 1.1
+    assert power[~above].mean() > 0.01 and power[above].mean() < 1e-4 * power[~above].mean()
+
+
 def test_the_same_clip_always_gives_the_same_samples():
     separator, clip = separator_of(htdemucs()), music(1.2)
     first, second = (separator.instrumental(clip).waveform for _ in range(2))

@@ -11,6 +11,7 @@ averaged. `accelerate launch` sets processes, machines, pieces and precision:
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ttmpref.config import ConfigError
+from ttmpref.models.over_time import has_bf16
+
+logger = logging.getLogger(__name__)
 
 # fp16 needs a scale of the loss, which would have to be part of every checkpoint; fp8 is untried.
 PRECISIONS = ("no", "bf16")
@@ -44,9 +48,21 @@ def accelerator() -> Accelerator:
 
 
 def products(precision: str, device: torch.device) -> torch.autocast:
-    """Products of networks in half precision, where the recipe says "bf16" or the launcher does."""
-    half = precision == "bf16" or accelerator().mixed_precision == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+    """Products in half precision where the recipe or the launcher says "bf16" and the device can.
+
+    A processor without such products imitates them, a hundred times slower than it computes fp32.
+    """
+    wanted = precision == "bf16" or accelerator().mixed_precision == "bf16"
+    able = wanted and has_bf16(str(device))
+    if wanted and not able:
+        _warn_of_fp32(str(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+
+
+@cache
+def _warn_of_fp32(device: str) -> None:
+    """Say once per device that training there is in fp32."""
+    logger.warning("%s has no bf16 products, so training runs in fp32", device)
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,7 @@ class SeparatorRecipe(StepRecipe):
         folder: below the preset's assets, where the bag is written.
         seconds: length of a training window.
         segment: seconds that the finished model works on at once.
+        sample_rate: Hz that the network hears; above half of it a clip stays as it is.
         channels, depth, n_fft: size of the network.
         level_db: lowest and highest level of a voice, relative to the music.
         voiceless: share of windows without any voice, which must come through untouched.
@@ -271,6 +272,7 @@ class SeparatorRecipe(StepRecipe):
     folder: str = "separator"
     seconds: float = Field(3.0, gt=0)
     segment: float = Field(12.0, gt=0)
+    sample_rate: int = Field(11_025, gt=0)
     channels: int = Field(8, gt=0)
     depth: int = Field(5, gt=0)
     n_fft: int = Field(1024, gt=0)

@@ -231,9 +231,12 @@ class DemucsSeparator:
         """
         if clip.samples == 0:
             return clip
-        waveform = self._given(clip)
+        given = waveform = self._given(clip)
         for _ in range(self._config.passes if passes is None else passes):
             waveform = self._passed(waveform)
+        if self._config.mode == "residual":  # above the network's rate the clip stays as it is
+            removed = self._returned(given - waveform, clip)
+            return Clip(clip.waveform - removed.waveform, clip.sample_rate)
         return self._returned(waveform, clip)
 
     def _passed(self, mix: Tensor) -> Tensor:
