@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.separation import compare
 from ttmpref.config import SeparatorConfig, load_preset
 from ttmpref.protocols import Separator
-from ttmpref.separation import Bag, DemucsSeparator, read_bag, write_bag
+from ttmpref.separation import Bag, DemucsSeparator, load_separator, read_bag, write_bag
 from ttmpref.studio import Studio
 from ttmpref.types import Clip, ConfigError, DamagedWeights, InvalidRequest, MissingWeights
 
@@ -259,6 +259,27 @@ def test_a_generated_clip_went_through_the_presets_separator(tiny_preset, tmp_pa
     ]
     assert not np.allclose(clips[0].clip.waveform, clips[1].clip.waveform, atol=1e-2)
     assert f"{tmp_path}/one.safetensors" in clips[1].provenance["weights"]
+
+
+def test_a_preset_may_leave_separation_to_requests(tiny_preset, tmp_path, monkeypatch):
+    """Then nothing is loaded for it until a request asks."""
+    write_bag(tmp_path, "solo", {"one": hdemucs(sources=["vocals"])})
+    path = tmp_path / "separated.yaml"
+    separator = f"separator: {{folder: {tmp_path}, bag: solo, mode: residual, passes: 0}}"
+    path.write_text(f"{tiny_preset.read_text()}{separator}\n")
+    studio, loaded = Studio.open(str(path), "cpu"), []
+
+    def load(*given):
+        loaded.append(given)
+        return load_separator(*given)
+
+    monkeypatch.setattr("ttmpref.separation.load_separator", load)
+    never, once = (
+        studio.generate(studio.request("calm piano", seed=1, num_steps=1, **passes))[0]
+        for passes in ({}, {"separation_passes": 1})
+    )
+    assert never.request.separation_passes == 0 and len(loaded) == 1
+    assert not np.allclose(never.clip.waveform, once.clip.waveform, atol=1e-3)
 
 
 def test_a_request_says_how_often_voices_are_taken_out(tiny_preset, tmp_path):

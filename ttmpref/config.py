@@ -359,7 +359,7 @@ class SeparatorConfig(FrozenConfig):
     Attributes:
         folder, bag: `<bag>.yaml` in this folder names the models (`ttmpref.separation`).
         remove: sources to take out, by name.
-        passes: how often; the paper's three.
+        passes: how often; the paper's three. 0: only where a request asks for it.
         mode: "sum" adds the other sources up; "residual" takes the removed ones off the clip, so
             that all which is not recognised stays; "reference" is the authors' script: the sum,
             made mono, at a sample peak of 0.95 after every pass.
@@ -371,7 +371,7 @@ class SeparatorConfig(FrozenConfig):
     folder: str
     bag: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     remove: tuple[str, ...] = Field(("vocals",), min_length=1)
-    passes: int = Field(3, ge=1, le=PASSES_RANGE[1])
+    passes: int = Field(3, ge=PASSES_RANGE[0], le=PASSES_RANGE[1])
     mode: SeparationMode = "sum"
     precision: Precision = "fp32"
 

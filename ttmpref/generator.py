@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,8 @@ class GeneratorParts:
 
     Attributes:
         metric_clap: measures the CLAP score of finished clips; None leaves it out.
-        separator: takes voices out of finished clips; None leaves them in.
+        separator: gives what takes voices out of finished clips, loaded when a clip first needs it;
+            None leaves them in.
         provenance: copied into every generation (preset, stage, weight hashes, versions).
     """
 
@@ -80,7 +81,7 @@ class GeneratorParts:
     autoencoder: Autoencoder
     backbone: FluxAudio
     metric_clap: AudioTextEncoder | None = None
-    separator: Separator | None = None
+    separator: Callable[[], Separator] | None = None
     device: str = "cpu"
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -250,15 +251,22 @@ class Generator:
             raise TtmprefError("the clip is not finite numbers: lower the guidance or the score")
         clip = Clip(waveform.detach().float().cpu().numpy(), sample_rate)
         clip = cut_or_pad(clip, round(output.seconds * sample_rate))
-        passes = request and request.separation_passes
-        if self.parts.separator is not None and passes != 0:
-            clip = self.parts.separator.instrumental(clip, passes)
+        passes = self._passes(request)
+        if passes:
+            clip = self.parts.separator().instrumental(clip, passes)
         if request is not None and not request.normalise_loudness:
             return hold(clip, output.true_peak_ceiling_db)
         target = output.target_lufs
         if request is not None and request.target_lufs is not None:
             target = request.target_lufs
         return normalise(clip, target, output.true_peak_ceiling_db, output.loudness)
+
+    def _passes(self, request: GenerationRequest | None) -> int:
+        """How often voices are taken out; as the preset says where the request does not."""
+        if self.parts.separator is None:
+            return 0
+        asked = None if request is None else request.separation_passes
+        return self.preset.separator.passes if asked is None else asked
 
     def measure(self, prompt: str, clip: Clip, loudness: LoudnessReport) -> ScoreCard:
         """Measurements of a finished clip; the CLAP score is against the prompt as asked."""

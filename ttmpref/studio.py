@@ -622,18 +622,16 @@ class Studio:
             autoencoder=self._autoencoder(stage),
             backbone=self._weighty(("backbone", _key(stage)), lambda: self._build_backbone(stage)),
             metric_clap=self._clap(self.preset.metric_clap),
-            separator=self._separator(),
+            separator=None if self.preset.separator is None else self._separator,
             device=self.device,
             provenance=self._provenance(stage),
         )
         return Generator(self.preset, parts)
 
-    def _separator(self) -> DemucsSeparator | None:
-        config = self.preset.separator
-        if config is None:
-            return None
+    def _separator(self) -> DemucsSeparator:
         from ttmpref.separation import load_separator
 
+        config = self.preset.separator
         return self._weighty(config, lambda: load_separator(config, self.device))
 
     def _build_backbone(self, stage: StageConfig) -> Any:
