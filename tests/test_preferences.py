@@ -339,3 +339,12 @@ def test_a_built_source_is_read_back_with_its_split_and_faults(tmp_path: Path) -
     assert len((tmp_path / "aime-faults.txt").read_text().splitlines()) == 10
     metadata = json.loads((tmp_path / "aime-split.json").read_text())["metadata"]
     assert metadata["pairs"] == 20 and metadata["faults"] == 10 and metadata["seed"] == 42
+
+
+def test_the_same_votes_in_another_order_are_split_alike() -> None:
+    votes = [(i, f"a{i // 3}", f"b{i // 3}") for i in range(60)]
+    pairs = [pair(i, a, b) for i, a, b in votes]
+    turned = [pair(i, b, a) for i, a, b in reversed(votes)]
+    splits = [clip_disjoint_split(order, seed=1)[0] for order in (pairs, turned)]
+    parts = [[set(part) for part in (one.train, one.valid, one.test)] for one in splits]
+    assert parts[0] == parts[1] and all(parts[0])

@@ -323,9 +323,10 @@ def _snowball(
 ) -> dict[str, str]:
     """Part of every clip."""
     neighbours: dict[str, list[str]] = defaultdict(list)
-    for pair in pairs:
-        neighbours[pair.clip_a].append(pair.clip_b)
-        neighbours[pair.clip_b].append(pair.clip_a)
+    # In the order of their names: the same votes in another order are split alike.
+    for first, second in sorted({tuple(sorted((pair.clip_a, pair.clip_b))) for pair in pairs}):
+        neighbours[first].append(second)
+        neighbours[second].append(first)
     clips = list(neighbours)
     train, valid = _sizes(len(clips), fractions)
     wanted = {"test": len(clips) - train - valid, "valid": valid}
