@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ class Database:
             Unavailable: there is no connection, or the schema is newer than this program.
         """
         self.is_sqlite = url.startswith("sqlite")
-        self._turn = _Turn(url) if self.is_sqlite else nullcontext()
+        # PostgreSQL lets many write, but votes of one study wait for its row, and a thread that
+        # holds that row and waits for this interpreter would hold up all others.
+        self._turn = _Turn(url) if self.is_sqlite else threading.Lock()
         with self._translated():
             self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
             self._writing = self.engine.execution_options(writing=True)
