@@ -97,6 +97,19 @@ def test_mistakes_are_named_in_one_line(
     assert "\n" not in str(raised.value) and "Traceback" not in str(raised.value)
 
 
+def test_a_call_that_crashes_leaves_those_before_and_after_it_alone(
+    client: Client, app: RunningApp
+) -> None:
+    steps = (1, {"no": "number"}, 1)
+    calls = [client.submit("calm piano", num_steps=n, api_name="/generate") for n in steps]
+    made = [call.result()[1] for call in (calls[0], calls[2])]
+    assert [facts["request"]["num_steps"] for facts in made] == [1, 1]
+    with pytest.raises(AppError) as raised:
+        calls[1].result()
+    assert "Traceback" not in str(raised.value)
+    assert app.process.poll() is None
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "app.py"), "../../etc/passwd"])
 def test_a_path_on_the_server_is_no_upload(app: RunningApp, path: str) -> None:
     """Sent raw: the client library would upload a file of that name from its own disk."""
