@@ -349,12 +349,12 @@ def test_windows_of_latents_begin_on_bar_lines(corpora: tuple[Corpus, Corpus]) -
 def test_half_precision_training_is_close_to_full(jobs, monkeypatch) -> None:
     """Products in bf16, weights in fp32: the loss agrees to a hundredth."""
     monkeypatch.setattr("training.engine.has_bf16", lambda _: True)
-    job = jobs["baseline"]()
-    full = job.train_step(0)["loss"]
-    half = jobs["baseline"]()
+    full, half = jobs["baseline"](), jobs["baseline"]()
     half.recipe = half.recipe.model_copy(update={"precision": "bf16"})
-    rounded = half.train_step(0)["loss"]
-    assert rounded != full and rounded == pytest.approx(full, rel=1e-2)
+    for job in (full, half):
+        job.train_step(0)  # until here the network's answer is zero in any precision
+    rounded, exact = (job.train_step(1)["loss"] for job in (half, full))
+    assert rounded != exact and rounded == pytest.approx(exact, rel=1e-2)
     assert {p.dtype for p in half.trained} == {torch.float32}
 
 
