@@ -47,6 +47,7 @@ class Look:
 
 SHOWN = (
     Look("generate", "desktop", "light"),
+    Look("stages", "desktop", "light"),
     Look("score", "desktop", "dark"),
     Look("generate", "phone", "dark"),
 )

@@ -225,7 +225,7 @@ def test_the_tab_fits_its_window(
         visit.page.locator("#stages-climb .js-plotly-plot").wait_for()
         assert visit.overflow() <= 0
         visit.page.get_by_role("button", name="Evidence").click()
-        visit.page.get_by_text("python -m ttmpref tables").wait_for()
+        visit.page.locator(".evidence-table").filter(visible=True).first.wait_for()
         assert visit.overflow() <= 0
         visit.picture(f"stages-{size[0]}-{scheme}")
 
