@@ -24,6 +24,8 @@ from uuid import uuid4
 
 import httpx
 
+from benchmarks.common import status_of
+
 POLL_SECONDS = 0.05
 START_LIMIT_SECONDS = 600.0  # shared machines can be very busy
 RUN_LIMIT_SECONDS = 600.0
@@ -58,18 +60,13 @@ class RunningApp:
 
     def peak_memory(self) -> int:
         """Largest resident size so far, bytes (Linux)."""
-        return 1024 * self._status("VmHWM")
+        return 1024 * status_of(self.process.pid, "VmHWM")
 
     def resources(self) -> Resources:
         """What the process holds just now (Linux)."""
         files = len(os.listdir(f"/proc/{self.process.pid}/fd"))
-        return Resources(1024 * self._status("VmRSS"), files, self._status("Threads"))
-
-    def _status(self, name: str) -> int:
-        """A number that the system keeps about the process."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
-        return int(line.split()[1])
+        resident, threads = (status_of(self.process.pid, name) for name in ("VmRSS", "Threads"))
+        return Resources(1024 * resident, files, threads)
 
     def generate(self, prompt: str) -> float:
         """Fill in the prompt, press the button, wait for the clip; returns the seconds."""

@@ -185,6 +185,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def status_of(process: int | str, name: str) -> int:
+    """A number that Linux keeps about a process ("self": this one), memory in KiB."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])
+
+
 def machine() -> dict[str, Any]:
     """The computer, as far as it decides how fast things are."""
     model = platform.processor() or platform.machine()

@@ -1,7 +1,10 @@
 """The benchmark of the full size: the plain way makes what the package makes, at a small size."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from demucs.hdemucs import HDemucs
@@ -11,6 +14,7 @@ from torch import Tensor
 from benchmarks.full_size import Scale, rounded, scaled, speed, use_every_part
 from benchmarks.full_size_gpu import System, measure
 from benchmarks.plain_way import PlainFlow, PlainVAEDecoder, PlainVocoder, plain_solve
+from tests.browser import ROOT
 from tests.seeded import relative_error, seeded_input, seeded_state
 from ttmpref.config import (
     BigVGANConfig,
@@ -101,15 +105,30 @@ def small_paper(tiny_preset: Path, folder: Path) -> Preset:
     return preset.model_copy(update={**changes, "stages": (stage,)})
 
 
-def test_the_benchmark_holds_both_precisions_against_the_plain_way(tiny_preset, tmp_path) -> None:
+@pytest.mark.parametrize("able", [True, False])
+def test_the_benchmark_holds_what_the_processor_has_against_the_plain_way(
+    tiny_preset, tmp_path, monkeypatch, able: bool
+) -> None:
+    monkeypatch.setattr("benchmarks.full_size.has_bf16", lambda _: able)
     preset = small_paper(tiny_preset, tmp_path)
     with torch.no_grad():
         figures = {figure.name: figure for figure in speed(preset, Scale(2, 3, 1.0, False))}
     exact = figures["relative difference of the waveforms, fp32"]
     assert exact.value < 1e-4 and exact.met
-    assert figures["relative difference of the waveforms, bf16"].value > exact.value
-    assert figures["plain way / here, bf16"].at_least == 2.5
-    assert figures["plain way / here, fp32"].at_least is None
+    assert figures["plain way / here, fp32"].at_least == (None if able else 2.5)
+    assert ("plain way / here, bf16" in figures) == able
+    if able:
+        assert figures["relative difference of the waveforms, bf16"].value > exact.value
+        assert figures["plain way / here, bf16"].at_least == 2.5
+
+
+def test_memory_is_that_of_this_process_alone() -> None:
+    """A child does not count what its parent held when it was started."""
+    held = np.ones(300_000_000, np.uint8)
+    code = "from benchmarks.full_size import peak_bytes; import benchmarks.common as c;"
+    code += "print(peak_bytes() - 1024 * c.status_of('self', 'VmRSS'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    assert 0 <= int(done.stdout) < held.nbytes / 2
 
 
 def test_what_memory_is_measured_of_uses_every_part(scoring_preset, tmp_path) -> None:
