@@ -238,8 +238,14 @@ def run(name: str, measure: Callable[[Setting], Report], doc: str | None) -> Non
     print(f"\n{taken:.0f} s; written to {setting.out / name}.json")
 
 
-def write_result(setting: Setting, name: str, report: Report, seconds: float) -> None:
-    """Write `<out>/<name>.json`, whole or not at all."""
+def write_result(
+    setting: Setting, name: str, report: Report, seconds: float, options: str | None = None
+) -> None:
+    """Write `<out>/<name>.json`, whole or not at all.
+
+    Args:
+        options: with which the command measures the same again (default: the number of clips).
+    """
     record = {
         "format": FORMAT,
         "name": name,
@@ -253,7 +259,7 @@ def write_result(setting: Setting, name: str, report: Report, seconds: float) ->
         "python": platform.python_version(),
         "machine": machine(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": f"python -m benchmarks.{name} --clips {setting.clips}",
+        "command": f"python -m benchmarks.{name} {options or f'--clips {setting.clips}'}",
         "seconds": round(seconds),
         "details": report.details,
     }

@@ -283,7 +283,10 @@ def main() -> None:
     started = time.perf_counter()
     report = measure(setting.data / "full_size", scale)
     taken = time.perf_counter() - started
-    write_result(setting, "full_size", report, taken)
+    options = f"--rounds {scale.rounds} --steps {scale.steps} --seconds {scale.seconds:g}"
+    write_result(
+        setting, "full_size", report, taken, options + " --no-memory" * own.no_memory
+    )
     print(f"\n{report.title}\n{report.question}\n")
     print_table(report.figures)
     print(f"\n{taken:.0f} s; written to {setting.out}/full_size.json")

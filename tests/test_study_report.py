@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.parts import lacking
 from ttmpref.config import read_yaml, validated
 from ttmpref.study.analysis import Analysis, Plan, analyse
 from ttmpref.study.definition import Definition, Exclusion
@@ -95,6 +98,23 @@ def test_29_every_estimate_in_the_summary_has_n_and_interval_or_a_note(
     for one in found:
         assert one["n"] > 0 or one["note"]
         assert (one["low"] is not None and one["high"] is not None) or one["note"]
+
+
+def test_29_the_latex_compiles(files: dict[str, bytes], tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        lacking("there is no LaTeX: apt-get install texlive-latex-recommended")
+    (tmp_path / "table.tex").write_bytes(files["table.tex"])
+    paper = "\n".join([
+        r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}",
+        r"\input{table}", r"\end{document}",
+    ])  # fmt: skip
+    (tmp_path / "paper.tex").write_text(paper, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 10_000
 
 
 def test_29_the_latex_is_well_formed(files: dict[str, bytes]) -> None:

@@ -93,8 +93,9 @@ def jobs(tiny: Preset, corpora, tokenizer) -> dict[str, Callable[[], Job]]:
         kind="wav2vec2_bert", folder="unused", sample_rate=11_025, dim=16, mel=mel
     )
     small_music = MusicEncoderRecipe(
-        **step, seconds=0.2, layers=1, heads=2, hidden=16, kernel=3, precision="bf16"
-    )
+        **step, seconds=0.2, layers=1, heads=2, hidden=16, kernel=3, precision="bf16",
+        repeats=2, kept_batches=2,
+    )  # fmt: skip
     vocoder = VocoderRecipe(**step, latents=12, audio_from=1, adversarial_from=3)
     separator = SeparatorRecipe(**step, seconds=0.15, segment=1.0, channels=4, depth=4, n_fft=256)
     voices = (rng.normal(size=(2, 3, 9_000)) * 3_000).astype(np.int16)

@@ -45,7 +45,8 @@ MinutesOption = Annotated[float | None, typer.Option(help="Stop cleanly after so
 FromAssetsOption = Annotated[
     bool,
     typer.Option(
-        "--from-assets", help="Without a checkpoint vocoder and backbone go on from the assets."
+        "--from-assets",
+        help="Without a checkpoint music encoder, vocoder and backbone go on from the assets.",
     ),
 ]
 PreparedOption = Annotated[

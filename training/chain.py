@@ -38,6 +38,7 @@ from training.sources import TakesSource
 from training.text import TextEncoderJob, train_tokenizer
 from training.workplace import Workplace, go_on_from_assets, latent_encoder, train, write_manifest
 from ttmpref import assets
+from ttmpref.encoders.pretrained import WEIGHTS_FILE
 from ttmpref.reward.percentiles import write_collections
 from ttmpref.reward.ranker import write_ranker
 
@@ -74,6 +75,7 @@ def clap(place: Workplace) -> None:
 def music_encoder(place: Workplace) -> None:
     config = place.recipe.target.music_encoder
     job = MusicEncoderJob(place.recipe.music_encoder, config, place.corpora, place.workers)
+    go_on_from_assets(place, job, place.path(config.folder) / WEIGHTS_FILE)
     train(place, job, place.recipe.music_encoder)
     job.export(place.path(config.folder))
 

@@ -8,14 +8,20 @@ ever seeing one. Nothing but the encoder is kept.
 It hears log-mels and not samples as MERT does: a HuBERT of this size, which has to learn its own
 filters first, knew less of the degradations after three times as many windows.
 
-Shapes: waveforms (B, S), hidden (B, T, D).
+Making a degraded window costs more than learning from it. So windows are made in batches, some of
+the newest of which are kept, and an update learns from windows drawn out of those: each serves
+`repeats` updates on average, never in the same company.
+
+Shapes: waveforms (B, S), tokens (B, N, W), hidden (B, N, D).
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ProcessPoolExecutor
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -71,21 +77,53 @@ def build_encoder(recipe: MusicEncoderRecipe, config: MusicEncoderConfig) -> Wav
 
 
 @dataclass(frozen=True)
+class HeardWindows:
+    """What the encoder learns from.
+
+    Attributes:
+        tokens: (B, N, W) float16.
+        rows: (B,) of the pieces in their split.
+        strengths: (B, K) of the degradations, 0 for those that are not there.
+    """
+
+    tokens: np.ndarray
+    rows: np.ndarray
+    strengths: np.ndarray
+
+    @classmethod
+    def drawn(
+        cls, made: Sequence[HeardWindows], size: int, rng: np.random.Generator
+    ) -> HeardWindows:
+        """Some of those in all batches, none twice."""
+        places = [(one, place) for one in made for place in range(len(one.rows))]
+        picked = [places[i] for i in rng.choice(len(places), size, replace=False)]
+        return cls(*(
+            np.stack([getattr(one, field.name)[place] for one, place in picked])
+            for field in dataclasses.fields(cls)
+        ))  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _front_end(config: MusicEncoderConfig) -> LogMel:
+    """Of this process."""
+    return LogMel(config.mel)
+
+
+@dataclass(frozen=True)
 class DegradedWindows:
     """Batches of degraded windows, each a function of its number alone; picklable.
 
     Attributes:
-        sample_rate: Hz, of what is heard.
         purpose: sets the draws of one use apart from those of another.
     """
 
     recipe: MusicEncoderRecipe
+    config: MusicEncoderConfig
     corpus: Corpus
-    sample_rate: int
     purpose: str
 
-    def batch(self, number: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Waveforms (B, S), rows of the pieces (B,) and strengths (B, K)."""
+    def batch(self, number: int, size: int) -> HeardWindows:
+        """The windows of a number."""
         rng = numpy_draws(self.recipe.seed, self.purpose, number)
         samples = round(self.recipe.seconds * CORPUS_RATE)
         total, length = self.corpus.waveforms.shape
@@ -98,8 +136,10 @@ class DegradedWindows:
             for kind in self._drawn_kinds(rng):
                 strengths[i, KINDS.index(kind)] = strength = rng.uniform()
                 clip = degrade(clip, Degradation(kind, strength, int(rng.integers(2**31))))
-            heard.append(resample(clip, self.sample_rate).mono)
-        return np.stack(heard), rows, strengths
+            heard.append(resample(clip, self.config.sample_rate).mono)
+        log_mel = _front_end(self.config)(torch.from_numpy(np.stack(heard)))
+        tokens = mel_tokens(log_mel, self.config.frames_per_token)
+        return HeardWindows(tokens.numpy().astype(np.float16), rows, strengths)
 
     def _drawn_kinds(self, rng: np.random.Generator) -> list[str]:
         """None, one or two of the degradations."""
@@ -122,13 +162,12 @@ class MusicEncoderJob:
         torch.manual_seed(recipe.seed)
         self.recipe, self.config, self.workers = recipe, config, workers
         self.windows, self.held_out = (
-            DegradedWindows(recipe, corpus, config.sample_rate, purpose)
+            DegradedWindows(recipe, config, corpus, purpose)
             for corpus, purpose in zip(
                 corpora, ("music_encoder", "music_encoder validation"), strict=True
             )
         )
-        self.coming: dict[int, Future] = {}
-        self.log_mel = LogMel(config.mel)
+        self.made: dict[int, Callable[[], HeardWindows]] = {}
         self.encoder = build_encoder(recipe, config)
         self.heads = nn.ModuleDict(
             {name: nn.Linear(config.dim, len(values)) for name, values in TARGETS.items()}
@@ -150,22 +189,37 @@ class MusicEncoderJob:
     def _pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
 
-    def _made_ahead(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Batch `step`, while those after it are being made, where there are workers for it."""
-        if self.workers < 2:
-            return self.windows.batch(step, self.recipe.batch)
-        for number in range(step, step + AHEAD):
-            if number not in self.coming:
-                self.coming[number] = self._pool.submit(
-                    self.windows.batch, number, self.recipe.batch
-                )
-        return self.coming.pop(step).result()
+    @cached_property
+    def _held_out_windows(self) -> HeardWindows:
+        return self.held_out.batch(0, VALIDATION_WINDOWS)
 
-    def _losses(
-        self, corpus: Corpus, waveforms: np.ndarray, rows: np.ndarray, strengths: np.ndarray
-    ) -> dict[str, Tensor]:
-        tags = [corpus.pieces[row].tags for row in rows]
-        tokens = mel_tokens(self.log_mel(torch.from_numpy(waveforms)), self.config.frames_per_token)
+    def _batch(self, step: int) -> HeardWindows:
+        """What update `step` learns from, while batches after it are being made."""
+        recipe = self.recipe
+        newest = step // recipe.repeats
+        kept = range(max(0, newest - recipe.kept_batches + 1), newest + 1)
+        for number in range(kept.start, kept.stop + AHEAD):
+            if number not in self.made:
+                self.made[number] = self._make(number)
+        for old in [number for number in self.made if number < kept.start]:
+            del self.made[old]
+        rng = numpy_draws(recipe.seed, "music_encoder drawn", step)
+        return HeardWindows.drawn([self.made[number]() for number in kept], recipe.batch, rng)
+
+    def _make(self, number: int) -> Callable[[], HeardWindows]:
+        """A batch that is being made where there are workers for it, else when it is asked for."""
+        if self.workers < 2:
+            return cache(partial(self.windows.batch, number, self.recipe.batch))
+        return self._pool.submit(self.windows.batch, number, self.recipe.batch).result
+
+    def restart(self, weights: dict[str, Tensor]) -> None:
+        """Begin with these weights of the encoder; its heads, which are not kept, begin anew."""
+        self.encoder.load_state_dict({k: v.float() for k, v in weights.items()})
+        self.average = Average(self.encoder, self.recipe.ema_decay)
+
+    def _losses(self, corpus: Corpus, windows: HeardWindows) -> dict[str, Tensor]:
+        tags = [corpus.pieces[row].tags for row in windows.rows]
+        tokens = torch.from_numpy(windows.tokens).float()
         with products(self.recipe.precision, tokens.device):
             hidden = self.encoder(input_features=tokens).last_hidden_state
         pooled = hidden.float().mean(1)  # (B, D)
@@ -177,12 +231,12 @@ class MusicEncoderJob:
         }
         guessed = self.strengths(pooled)
         losses["degradations"] = F.binary_cross_entropy_with_logits(
-            guessed, torch.from_numpy(strengths)
+            guessed, torch.from_numpy(windows.strengths)
         ) * len(KINDS)
         return losses
 
     def train_step(self, step: int) -> dict[str, float]:
-        losses = self._losses(self.windows.corpus, *self._made_ahead(step))
+        losses = self._losses(self.windows.corpus, self._batch(step))
         self.optimizer.zero_grad()
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
@@ -192,8 +246,7 @@ class MusicEncoderJob:
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
-        batch = self.held_out.batch(0, VALIDATION_WINDOWS)
-        losses = self._losses(self.held_out.corpus, *batch)
+        losses = self._losses(self.held_out.corpus, self._held_out_windows)
         return {name: loss.item() for name, loss in losses.items()}
 
     def export(self, folder: Path) -> None:

@@ -89,6 +89,8 @@ class MusicEncoderRecipe(StepRecipe):
         layers, heads, hidden: of the conformer.
         kernel: tokens that its convolutions span.
         precision: of products in training.
+        repeats: updates that learn from a window, on average.
+        kept_batches: newest batches of windows that an update draws from.
     """
 
     seconds: float = Field(4.0, gt=0)
@@ -98,6 +100,8 @@ class MusicEncoderRecipe(StepRecipe):
     hidden: int = Field(384, gt=0)
     kernel: int = Field(15, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+    repeats: int = Field(1, gt=0)
+    kept_batches: int = Field(1, gt=0)
 
 
 class VAERecipe(StepRecipe):

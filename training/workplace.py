@@ -15,16 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from training.autoencoder import VocoderJob, load_vae
+from training.autoencoder import load_vae
 from training.data import Corpus
 from training.features import Encode, caption_features
-from training.flow_matching import BackboneJob, Captions
+from training.flow_matching import Captions
 from training.loop import Job, Pace, Schedule, run, save_checkpoint, write_aside, write_json
 from training.recipe import Recipe, StepRecipe, recipe_hash
 from ttmpref import assets
@@ -41,7 +42,8 @@ class Workplace:
     """Where a chain reads and writes, and how much of the machine it may use.
 
     Attributes:
-        from_assets: vocoder and backbone go on from the shipped weights where no checkpoint is.
+        from_assets: music encoder, vocoder and backbone go on from shipped weights where no
+            checkpoint is.
         trackers: where the curves of runs go (`training.tracking`).
         prepared: folder of `python -m training prepare` that backbones learn from instead of the
             recipe's corpus.
@@ -108,7 +110,13 @@ def latent_encoder(place: Workplace) -> tuple[Encode, Path]:
     return lambda waveform: network.encode(log_mel(waveform)), folder
 
 
-def go_on_from_assets(place: Workplace, job: VocoderJob | BackboneJob, shipped: Path) -> None:
+class Restartable(Job, Protocol):
+    """A job that can go on from shipped weights."""
+
+    def restart(self, weights: dict[str, Tensor]) -> None: ...
+
+
+def go_on_from_assets(place: Workplace, job: Restartable, shipped: Path) -> None:
     """A checkpoint of the shipped weights at the update that they reached, if asked for one.
 
     Optimiser and live weights of the run that made them are gone, so it is noted as a restart.
