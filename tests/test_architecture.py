@@ -15,8 +15,8 @@ PACKAGE = ROOT / "ttmpref"
 # Lower number, lower layer; a module may import its own layer and those below.
 LAYERS = (
     (
-        "types", "protocols", "config", "assets", "audio", "truncation", "uploads", "metrics",
-        "flow", "idle", "__init__",
+        "types", "protocols", "config", "assets", "differences", "audio", "truncation", "uploads",
+        "metrics", "flow", "idle", "__init__",
     ),
     ("models", "encoders", "autoencoder", "separation", "loudness"),
     ("generator", "series", "reward", "postprocess", "evaluation", "study", "fetch", "probes"),
@@ -41,8 +41,8 @@ OWNERS = {
     "safetensors": ("assets.py",),
 }
 LIGHT = (
-    "__init__.py", "types.py", "protocols.py", "config.py", "assets.py", "audio.py", "uploads.py",
-    "loudness.py", "studio.py", "doctor.py",
+    "__init__.py", "types.py", "protocols.py", "config.py", "assets.py", "differences.py",
+    "audio.py", "uploads.py", "loudness.py", "studio.py", "doctor.py",
     *sorted(f"cli/{path.name}" for path in (PACKAGE / "cli").glob("*.py")),
 )  # fmt: skip
 

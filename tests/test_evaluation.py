@@ -217,7 +217,7 @@ def test_table_1_has_a_row_per_head_and_says_which_is_lacking(lab):
     rows = rows_of(sheet)
     assert list(rows) == ["no score", *tables.HEAD_NAMES.values()]
     lacking = rows.pop("latent AdaLN (v4)")
-    assert lacking["reason"] == "preset 'chain' has no stage 'sft_latent_adaln'"
+    assert lacking["reason"] == "not trained for the preset 'chain' (stage 'sft_latent_adaln')"
     assert lacking["fad"] is None
     low, high = (lab.row(Condition("sft", score=s)).heard.rewards for s in (-0.5, 1.5))
     assert rows["GlobalAdaLN (v1)"]["delta_out"]["value"] == pytest.approx((high - low).mean())
@@ -304,7 +304,7 @@ def test_a_chain_that_is_not_there_yet_is_said_to_be_so(scoring_preset, tmp_path
     reference = Reference.read(tmp_path / "reference.safetensors", studio.preset)
     early = Lab(listener, reference, resamples=50)
     (figure,) = tables.figure2(early)
-    assert all("has no stage" in row["reason"] for row in figure.to_dict()["rows"])
+    assert all("not trained" in row["reason"] for row in figure.to_dict()["rows"])
     claims, extrapolation = evidence(early)
     assert {row["met"] for row in claims.to_dict()["rows"]} == {None}
     assert all(row["reason"] for row in extrapolation.to_dict()["rows"])

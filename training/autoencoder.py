@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from training.data import Corpus
 from training.loop import Average, draws, write_aside
 from training.recipe import VAERecipe, VocoderRecipe
+from ttmpref import assets, differences
 from ttmpref.autoencoder import build_vae
 from ttmpref.config import AutoencoderConfig
 from ttmpref.metrics import LSD_SIZES
@@ -32,10 +33,14 @@ from ttmpref.models.mel import LogMel
 from ttmpref.models.patch_vae import PatchVAE
 
 
-def save_half(weights: dict[str, Tensor], path: Path) -> None:
-    """Half-precision safetensors, written aside and renamed."""
-    half = {k: v.detach().half().contiguous() for k, v in weights.items()}
-    write_aside(path, lambda aside: save_file(half, aside))
+def save_half(weights: dict[str, Tensor], path: Path, base: Path | None = None) -> None:
+    """Half-precision safetensors, written aside and renamed; with a `base` in the same folder,
+    differences from it (`ttmpref.differences`)."""
+    kept, says = {name: tensor.detach().half() for name, tensor in weights.items()}, {}
+    if base is not None:
+        kept = differences.taken(weights, assets.read_tensors(str(base)))
+        says = {differences.BASE: base.name, differences.BASE_SHA256: assets.sha256(base)}
+    write_aside(path, lambda aside: assets.write_tensors(aside, kept, says))
 
 
 STATISTICS_WINDOWS, STATISTICS_SAMPLES = 1200, 88_200  # what a VAE starts from

@@ -197,8 +197,12 @@ class BackboneJob(ABC):
         ]
         return torch.stack(losses).mean().item()
 
-    def export(self, path: Path) -> None:
-        save_half(self.average.weights(), path)
+    def export(self, path: Path, base: Path | None = None) -> None:
+        """
+        Args:
+            base: weights beside `path` that differences are kept from.
+        """
+        save_half(self.average.weights(), path, base)
 
 
 class FlowMatchingJob(BackboneJob):

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from training.crpo import CRPOJob, NFTJob, Pairs, best_and_worst
-from training.flow_matching import Captions, FlowMatchingJob, as_float
+from training.flow_matching import BackboneJob, Captions, FlowMatchingJob, as_float
 from training.listeners import Listeners
 from training.loop import write_aside, write_json
 from training.recipe import CRPORecipe, NFTRecipe, SampledRecipe
@@ -49,7 +48,7 @@ def sft(place: Workplace) -> None:
     backbone = stage_backbone(place, "baseline", recipe.head)
     job = FlowMatchingJob("sft", recipe, backbone, source.splits)
     train(place, job, recipe, head=recipe.head, **source.facts, **parent(place, "baseline"))
-    job.export(weights_path(place, "sft"))
+    export(place, job, "sft")
 
 
 def expert(place: Workplace) -> None:
@@ -89,7 +88,7 @@ def expert(place: Workplace) -> None:
     backbone.load_state_dict(job.average.weights())
     job = FlowMatchingJob("expert_polish", polish, backbone, (chosen, held_out))
     train(place, job, polish, head=head)
-    job.export(weights_path(place, "expert"))
+    export(place, job, "expert")
 
 
 def crossload(place: Workplace) -> None:
@@ -141,7 +140,7 @@ def _train_on_pairs(
         "worse clips": _summary(judged, worse),
     }
     train(place, job, recipe, **said)
-    job.export(weights_path(place, name))
+    export(place, job, name)
 
 
 def best_of(judged: Judged, keep: int) -> np.ndarray:
@@ -158,7 +157,7 @@ def stage_backbone(place: Workplace, name: str, head: HeadKind) -> FluxAudio:
             tensors may be missing and stay as they are made, without effect at first.
     """
     backbone = FluxAudio(place.recipe.target.backbone, head)
-    tensors = {k: v.float() for k, v in load_file(weights_path(place, name)).items()}
+    tensors = assets.read_tensors(str(weights_path(place, name)))
     missing, unknown = backbone.load_state_dict(tensors, strict=False)
     scored = any(key.startswith("score_embed.") for key in tensors)
     wrong = [k for k in missing if scored or not k.startswith("score_embed.")] + unknown
@@ -173,6 +172,12 @@ def weights_path(place: Workplace, name: str) -> Path:
     uri = known.get(name) or ""
     fetched = uri.startswith(("hf://", "https://"))
     return place.path(uri) if uri and not fetched else place.runs / f"{name}.safetensors"
+
+
+def export(place: Workplace, job: BackboneJob, name: str) -> None:
+    """A stage's weights, as differences from the baseline's where those lie beside them."""
+    path, root = weights_path(place, name), weights_path(place, "baseline")
+    job.export(path, root if root.parent == path.parent else None)
 
 
 def _judged(

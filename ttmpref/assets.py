@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttmpref.differences import BASE, BASE_SHA256, added
 from ttmpref.types import ConfigError, DamagedWeights, MissingWeights, OutputError
 
 if TYPE_CHECKING:
@@ -218,25 +219,41 @@ def load_tensors(uri: str) -> dict[str, Tensor]:
     """Tensors of a safetensors file on the CPU; half precision on disk is returned as float32.
 
     Raises:
-        MissingWeights: the file is absent.
-        DamagedWeights: it differs from its manifest, is truncated, or is not safetensors.
+        MissingWeights: the file, or one beside it that it holds differences from, is absent.
+        DamagedWeights: it differs from its manifest, is truncated, is not safetensors, or the file
+            that it holds differences from is another than when it was written.
     """
+    verify(uri)
+    return read_tensors(uri)
+
+
+def read_tensors(uri: str) -> dict[str, Tensor]:
+    """As `load_tensors`, of a file that no manifest needs to know, such as one just written."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = locate(uri)
-    verify(uri)
+    path, said = locate(uri), metadata(uri)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DamagedWeights(f"{uri} is damaged: {path}: {reason}") from None
+    if BASE in said:
+        tensors = added(tensors, _base(path, said))
     halves = (torch.float16, torch.bfloat16)
     return {
         name: tensor.float() if tensor.dtype in halves else tensor
         for name, tensor in tensors.items()
     }
+
+
+def _base(path: Path, said: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors of the file beside `path` that it holds differences from."""
+    base = path.with_name(Path(said[BASE]).name)
+    if sha256(locate(str(base))) != said.get(BASE_SHA256):
+        raise DamagedWeights(f"{path} holds differences from another {base.name}")
+    return read_tensors(str(base))
 
 
 def metadata(uri: str) -> dict[str, str]:

@@ -119,7 +119,7 @@ class Listener:
         """Why a stage cannot be heard, or None."""
         stages = {one.name: one for one in self.studio.stages()}
         if stage not in stages:
-            return f"preset {self.studio.preset.name!r} has no stage {stage!r}"
+            return f"not trained for the preset {self.studio.preset.name!r} (stage {stage!r})"
         return stages[stage].missing
 
     def hear(self, condition: Condition) -> Heard:
