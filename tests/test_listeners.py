@@ -67,6 +67,18 @@ def test_votes_of_a_prompt_depend_on_its_row_alone(listeners: Listeners) -> None
     assert len(takes_of(together)) <= len(together)
 
 
+def test_more_rounds_bring_votes_of_others_on_the_same_takes(listeners: Listeners) -> None:
+    first = [one.preference for one in listeners.votes([1])]
+    all_rounds = [one.preference for one in listeners.votes([1], rounds=3)]
+    assert all_rounds[:4] == first
+    assert len({one.id for one in all_rounds}) == 12
+    assert {one.clip_a for one in all_rounds} == {one.clip_a for one in first}
+    met = [{one.clip_a, one.clip_b} for one in all_rounds]
+    assert met[8:] == met[:4]
+    assert not any(pair in met[:4] for pair in met[4:8])
+    assert all(len(pair) == 2 for pair in met)
+
+
 def test_takes_begin_on_bar_lines(listeners: Listeners) -> None:
     bar = 4 * 60 / 6000 * CORPUS_RATE
     starts = [Take.of_name(name).start for name in takes_of(list(listeners.votes(range(PIECES))))]

@@ -85,6 +85,23 @@ def parts(planted) -> tuple[PairFeatures, PairFeatures, PairFeatures]:
     )
 
 
+def test_votes_on_the_same_pair_become_one_with_their_mean(planted) -> None:
+    store, pairs, _ = planted
+    one, other = pairs[0], pairs[1]
+    votes = [replace(one, id=f"v{i}", target=target) for i, target in enumerate((1.0, 0.0, 1.0))]
+    turned = replace(one, id="turned", clip_a=one.clip_b, clip_b=one.clip_a)
+    whole, _ = pair_features([votes[0], other, *votes[1:], turned], store, LAYOUT)
+    merged = whole.merged()
+    found = {(p.clip_a, p.clip_b): t for p, t in zip(merged.pairs, merged.targets, strict=True)}
+    assert len(merged) == 3
+    assert found[one.clip_a, one.clip_b].item() == pytest.approx(2 / 3)
+    assert found[other.clip_a, other.clip_b].item() == other.target
+    assert found[one.clip_b, one.clip_a].item() == one.target
+    for i, pair in enumerate(merged.pairs):
+        assert store.clips[merged.clip_rows[i, 0]] == pair.clip_a
+
+
+
 @pytest.fixture(scope="module")
 def trained(parts, tmp_path_factory: pytest.TempPathFactory) -> RankerHead:
     return train_head(QUICK, 0, parts[0], parts[1], tmp_path_factory.mktemp("run"))

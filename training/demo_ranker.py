@@ -28,6 +28,7 @@ from ttmpref.config import Preset
 from ttmpref.reward.ranker import FeatureLayout, RankerHead
 from ttmpref.types import Clip, Preference
 
+TRAINING_ROUNDS = 24  # of votes on the same takes: a take costs more to make than to judge again
 VALIDATION_EVERY = 10  # of the training pieces, one in so many is for early stopping
 COLLECTION = "demo corpus, held out"
 
@@ -78,20 +79,21 @@ class Hearing:
 def material(recipe: Recipe, train: Corpus, test: Corpus, caches: Path) -> tuple[Material, Hearing]:
     """Features of all pairs, divided by pieces, and what hears the test split."""
     parts, hearing = {}, {}
-    for corpus in (train, test):
+    for corpus, rounds in ((train, TRAINING_ROUNDS), (test, 1)):
         listeners = Listeners(recipe.listeners, corpus)
-        votes = list(listeners.votes(range(len(corpus.pieces))))
+        votes = list(listeners.votes(range(len(corpus.pieces)), rounds))
         hearing[corpus.split] = Hearing(listeners, recipe.target, caches)
         parts[corpus.split] = hearing[corpus.split]([one.preference for one in votes])
         right, decided = oracle_accuracy(votes)
     notes = {
         "listeners": recipe.listeners.model_dump(mode="json"),
+        "rounds of votes in training": TRAINING_ROUNDS,
         "test decisions": decided,
         "test decisions that the true utility foretells": right,
     }
     heard = parts[train.split]
     divided = Material(
-        train=heard.where(lambda pair: _row(pair) % VALIDATION_EVERY != 0),
+        train=heard.where(lambda pair: _row(pair) % VALIDATION_EVERY != 0).merged(),
         valid=heard.where(lambda pair: _row(pair) % VALIDATION_EVERY == 0),
         test=parts[test.split],
         notes=notes,

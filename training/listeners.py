@@ -89,8 +89,13 @@ class Listeners:
         self.recipe, self.corpus = recipe, corpus
         self.samples = round(recipe.seconds * CORPUS_RATE)
 
-    def votes(self, rows: Sequence[int]) -> Iterator[Heard]:
-        """All votes on the prompts of these pieces, four for each, depending on the row alone."""
+    def votes(self, rows: Sequence[int], rounds: int = 1) -> Iterator[Heard]:
+        """All votes on the prompts of these pieces, depending on the row alone.
+
+        Args:
+            rounds: of votes on a prompt, four in each, by other listeners: on the ring of takes, in
+                every second round across it.
+        """
         for row in rows:
             rng = numpy_draws(self.recipe.seed, f"listeners {self.corpus.split}", row)
             prompt = str(rng.choice(self.corpus.pieces[row].captions))
@@ -98,8 +103,10 @@ class Listeners:
             while len(takes) < TAKES_PER_PROMPT:  # a clean one may come twice: there are few bars
                 take = self._take(row, rng)
                 takes += [take] if take not in takes else []
-            for i, take in enumerate(takes):
-                yield self._vote(f"{row}-{i}", row, prompt, take, takes[i - 1], rng)
+            for number in range(rounds * len(takes)):
+                ballot, i = divmod(number, len(takes))
+                other = takes[i - 1 - ballot % 2]
+                yield self._vote(f"{row}-{number}", row, prompt, takes[i], other, rng)
 
     def _take(self, row: int, rng: np.random.Generator) -> Take:
         recipe, (pieces, length) = self.recipe, self.corpus.waveforms.shape

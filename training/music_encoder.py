@@ -238,7 +238,8 @@ class MusicEncoderJob:
     def train_step(self, step: int) -> dict[str, float]:
         losses = self._losses(self.windows.corpus, self._batch(step))
         self.optimizer.zero_grad()
-        sum(losses.values()).backward()
+        weights = {"degradations": 1.0}
+        sum(weights.get(n, self.recipe.tag_weight) * loss for n, loss in losses.items()).backward()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         self.average.update(self.encoder)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -219,6 +220,21 @@ class PairFeatures:
             clip_rows=self.clip_rows[chosen],
             prompt_rows=self.prompt_rows[chosen],
             targets=self.targets[chosen],
+        )
+
+    def merged(self) -> PairFeatures:
+        """Each pair of clips under a prompt once, with the mean of all votes on it as its target:
+        the same mean gradient in fewer passes, and less noise in each."""
+        keys = torch.cat([self.clip_rows, self.prompt_rows[:, None]], dim=1)
+        _, group = keys.unique(dim=0, return_inverse=True)
+        first = torch.from_numpy(np.unique(group.numpy(), return_index=True)[1])
+        sums = torch.zeros(len(first)).index_add(0, group, self.targets)
+        return dataclasses.replace(
+            self,
+            pairs=tuple(self.pairs[i] for i in first.tolist()),
+            clip_rows=self.clip_rows[first],
+            prompt_rows=self.prompt_rows[first],
+            targets=sums / group.bincount(),
         )
 
     def reading(self, layout: FeatureLayout) -> PairFeatures:

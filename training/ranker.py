@@ -2,7 +2,8 @@
 
 The margin of a pair is s(A) - s(B); the loss is the binary cross-entropy of its sigmoid with the
 target 1 (A), 0 (B) or 0.5 (tie). As in the reference the two sides are two forward passes, so that
-batch normalisation sees each by itself; AdamW at a constant rate, early stopping on the validation
+batch normalisation sees each by itself; AdamW at a constant rate unless the recipe
+lets it fall, early stopping on the validation
 loss, ties included. Swapping A and B changes the sign of every margin and nothing else.
 
 Shapes: n pairs, B pairs of a batch, D features.
@@ -225,7 +226,8 @@ def train_head(
         max_minutes=max_minutes,
         enough=job.enough,
     )
-    schedule = Schedule(recipe.epochs * epoch, recipe.learning_rate, warm_up=0, decay_from=1.0)
+    rate = {"learning_rate": recipe.learning_rate, "decay_from": recipe.decay_from}
+    schedule = Schedule(recipe.epochs * epoch, warm_up=0, **rate)
     reached = run(job, schedule, folder, pace)
     log.info("head of seed %d: %d epochs, best loss %.4f", seed, reached // epoch, job.best.loss)
     return job.finished()

@@ -91,6 +91,8 @@ class MusicEncoderRecipe(StepRecipe):
         precision: of products in training.
         repeats: updates that learn from a window, on average.
         kept_batches: newest batches of windows that an update draws from.
+        tag_weight: of the tags' losses beside that of the degradations. There are few pieces to
+            learn tags from: a large weight has the features know the pieces by heart.
     """
 
     seconds: float = Field(4.0, gt=0)
@@ -102,6 +104,7 @@ class MusicEncoderRecipe(StepRecipe):
     precision: Literal["fp32", "bf16"] = "fp32"
     repeats: int = Field(1, gt=0)
     kept_batches: int = Field(1, gt=0)
+    tag_weight: float = Field(1.0, ge=0)
 
 
 class VAERecipe(StepRecipe):
@@ -328,6 +331,7 @@ class RankerRecipe(FrozenConfig):
             about ten, sure of everything; 0.05 learns in a few epochs what 1 never reaches.
         patience: epochs without improvement after which training ends.
         min_improvement: of the validation loss, to count as one.
+        decay_from: part of the epochs after which the learning rate falls; the reference's never.
         hidden: widths of the head's hidden layers.
         joined: both clips of the batch in one forward pass, so that they share the statistics of
             its normalisation; the reference makes two passes, A first.
@@ -346,6 +350,7 @@ class RankerRecipe(FrozenConfig):
     weight_decay: float = Field(1e-3, ge=0)
     patience: int = Field(30, gt=0)
     min_improvement: float = Field(1e-4, ge=0)
+    decay_from: float = Field(1.0, ge=0, le=1)
     hidden: tuple[int, ...] = HIDDEN
     dropout: float = Field(DROPOUT, ge=0, lt=1)
     joined: bool = False
