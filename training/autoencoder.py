@@ -39,7 +39,7 @@ def save_half(weights: dict[str, Tensor], path: Path, base: Path | None = None) 
     kept, says = {name: tensor.detach().half() for name, tensor in weights.items()}, {}
     if base is not None:
         kept = differences.taken(weights, assets.read_tensors(str(base)))
-        says = {differences.BASE: base.name, differences.BASE_SHA256: assets.sha256(base)}
+        says = {differences.BASE: f"{assets.sha256(base)}  {base.name}"}
     write_aside(path, lambda aside: assets.write_tensors(aside, kept, says))
 
 

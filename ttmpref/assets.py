@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttmpref.differences import BASE, BASE_SHA256, added
+from ttmpref.differences import BASE, added
 from ttmpref.types import ConfigError, DamagedWeights, MissingWeights, OutputError
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def read_tensors(uri: str) -> dict[str, Tensor]:
         reason = " ".join(str(error).split())
         raise DamagedWeights(f"{uri} is damaged: {path}: {reason}") from None
     if BASE in said:
-        tensors = added(tensors, _base(path, said))
+        tensors = added(tensors, _base(path, said[BASE]))
     halves = (torch.float16, torch.bfloat16)
     return {
         name: tensor.float() if tensor.dtype in halves else tensor
@@ -248,10 +248,11 @@ def read_tensors(uri: str) -> dict[str, Tensor]:
     }
 
 
-def _base(path: Path, said: Mapping[str, str]) -> dict[str, Tensor]:
+def _base(path: Path, said: str) -> dict[str, Tensor]:
     """Tensors of the file beside `path` that it holds differences from."""
-    base = path.with_name(Path(said[BASE]).name)
-    if sha256(locate(str(base))) != said.get(BASE_SHA256):
+    digest, _, name = said.partition("  ")
+    base = path.with_name(Path(name).name)
+    if sha256(locate(str(base))) != digest:
         raise DamagedWeights(f"{path} holds differences from another {base.name}")
     return read_tensors(str(base))
 

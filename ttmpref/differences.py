@@ -17,7 +17,9 @@ from ttmpref.types import DamagedWeights
 if TYPE_CHECKING:
     from torch import Tensor
 
-BASE, BASE_SHA256 = "base", "base_sha256"  # in a file's metadata: the parent's name beside it
+# In a file's metadata: hash and name of the parent beside it, as `sha256sum` writes them. One
+# entry, because safetensors writes several in any order: the same weights must be the same bytes.
+BASE = "differences_from"
 SCALE = ".scale"
 STEPS = 127
 
