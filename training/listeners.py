@@ -25,7 +25,7 @@ from training.loop import numpy_draws
 from training.recipe import ListenersRecipe
 from ttmpref.types import Clip, InvalidRequest, Preference, Vote, vote_target
 
-TAKES_PER_PROMPT = 4  # compared in a ring: each take meets two others
+TAKES_PER_PROMPT = 4  # compared in a ring, where each meets two others, and then across it
 NAME = re.compile(r"(piece|codec|noise)-(\d+)-(\d+)((?:-[a-z]+_\d+_\d+)*)")
 STRENGTHS = 1000  # names hold strengths in thousandths
 Sound = Literal["piece", "codec", "noise"]
