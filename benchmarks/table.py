@@ -13,9 +13,9 @@ from benchmarks.common import figure_row, parse_setting
 from ttmpref.audio import write_files
 
 ORDER = (
-    "latency", "separation", "separator", "round_trip", "retrieval", "prompt_following",
-    "musicality", "ranker_training", "ranker", "scoring", "study_statistics", "study_load",
-    "app_load", "prepare", "training_step", "full_size",
+    "latency", "busy_machine", "separation", "separator", "round_trip", "retrieval",
+    "prompt_following", "musicality", "ranker_training", "ranker", "scoring", "study_statistics",
+    "study_load", "app_load", "prepare", "training_step", "full_size",
 )  # fmt: skip
 PAGE = "README.md"
 

@@ -28,6 +28,7 @@ from ttmpref.ui.lent_gpu import with_lent_gpu  # noqa: E402
 from ttmpref.ui.listen import build_listen_tab  # noqa: E402
 from ttmpref.ui.login import logins, message, refuse_switches  # noqa: E402
 from ttmpref.ui.plots import colour_filters  # noqa: E402
+from ttmpref.ui.process import share_the_machine  # noqa: E402
 from ttmpref.ui.results import build_results_tab  # noqa: E402
 from ttmpref.ui.score import build_score_tab  # noqa: E402
 from ttmpref.ui.shield import Shield  # noqa: E402
@@ -80,6 +81,7 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
         ConfigError: the environment says something impossible of logins or of where votes go, or
             opens the app to anybody.
     """
+    share_the_machine()
     refuse_switches()
     auth, push = logins(), PushSettings.from_environment()
     # Forwarding headers are left to TTMPREF_TRUSTED_PROXIES, as in `study.app.serve`.
