@@ -14,8 +14,8 @@ from ttmpref.audio import write_files
 
 ORDER = (
     "latency", "busy_machine", "separation", "separator", "round_trip", "retrieval",
-    "prompt_following", "musicality", "ranker_training", "ranker", "scoring", "study_statistics",
-    "study_load", "app_load", "prepare", "training_step", "full_size",
+    "prompt_following", "musicality", "rhythm", "ranker_training", "ranker", "scoring",
+    "study_statistics", "study_load", "app_load", "prepare", "training_step", "full_size",
 )  # fmt: skip
 PAGE = "README.md"
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from ttmpref import assets
 from ttmpref.audio import write_files
 from ttmpref.reward.features import RewardFeatures
+from ttmpref.reward.files import one_ahead
 from ttmpref.reward.ranker import CLAP_TEXT, MUQ_TEXT, FeatureLayout
 from ttmpref.reward.scorer import in_groups
 from ttmpref.types import Clip, DamagedWeights, InvalidRequest, Preference, UnreadableAudio
@@ -157,7 +158,8 @@ def _encoded(
 ) -> NamedRows:
     """Rows of the clips that can be read; the others become faults."""
     rows: NamedRows = {}
-    for group in in_groups(_heard(names, hear, faults), lambda item: item[1].seconds):
+    groups = in_groups(_heard(names, hear, faults), lambda item: item[1].seconds)
+    for group in one_ahead(groups):  # clips are read, or made, while the encoders run
         waveforms = [torch.from_numpy(clip.mono) for _, clip in group]
         rates = [clip.sample_rate for _, clip in group]
         with torch.no_grad():
