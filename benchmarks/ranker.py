@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.common import ALL_PARTS, Figure, Report, Setting, run
+from benchmarks.common import ALL_PARTS, Figure, Report, Setting, cores, run
 from benchmarks.generate import generated
 from benchmarks.held_out import Prompt, window
 from training.corpus.degradations import KINDS, Degradation, as_loud, degrade
@@ -81,7 +81,7 @@ def measured(setting: Setting, recipe: ListenersRecipe) -> Report:
 def _margins(setting: Setting, listeners: Listeners, votes: Sequence[Heard]) -> np.ndarray:
     """(n,) rewards of A less those of B; features that training has cached are used again."""
     preset, caches = setting.studio.preset, setting.corpus_folder / "cache"
-    pairs = Hearing(listeners, preset, caches)([one.preference for one in votes])
+    pairs = Hearing(listeners, preset, caches, cores())([one.preference for one in votes])
     return margins_of(setting.studio.scorer().parts.heads[0], pairs).numpy()
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.conftest import build_tiny_preset
 from training.corpus.degradations import Degradation
 from training.data import CORPUS_RATE, Corpus
-from training.listeners import Listeners, Take, oracle_accuracy, takes_of
+from training.listeners import Listeners, RoundTrip, Take, oracle_accuracy, takes_of
 from training.recipe import ListenersRecipe
+from training.takes import Takes
+from ttmpref.config import Preset, load_preset
 from ttmpref.loudness import integrated_loudness
 from ttmpref.types import Clip, InvalidRequest
 
@@ -43,6 +47,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture
 def listeners(corpus: Corpus) -> Listeners:
     return Listeners(ListenersRecipe(seconds=0.2), corpus)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Preset:
+    return load_preset(str(build_tiny_preset(tmp_path_factory.mktemp("preset"))))
 
 
 def test_a_name_makes_the_take_again() -> None:
@@ -133,3 +142,44 @@ def dull(clip: Clip) -> Clip:
     """A round trip that loses the treble and some of the level."""
     smooth = ndimage.uniform_filter1d(clip.waveform, 24, axis=1)
     return Clip(smooth, clip.sample_rate)
+
+
+def test_takes_on_disk_are_the_takes_in_order_by_one_process_or_two(
+    listeners: Listeners, tiny: Preset, tmp_path: Path
+) -> None:
+    names = takes_of(list(listeners.votes(range(3))))
+    here = Takes(listeners, tiny, names, tmp_path / "here", workers=1)
+    there = Takes(listeners, tiny, names, tmp_path / "there", workers=2)
+    assert here.path.name == there.path.name and here.path.name.endswith(".train.npy")
+    assert np.array_equal(here.waveforms, there.waveforms)
+    assert here.waveforms.shape == (len(names), listeners.samples)
+    clean = next(name for name in names if name.startswith("piece"))
+    plain = listeners.clip(clean, lambda clip: clip)
+    assert np.abs(here.hear(clean).mono - plain.mono).max() < 1e-4
+    others = Takes(listeners, tiny, names[:-1], tmp_path / "here", workers=1)
+    assert others.path != here.path
+
+
+def test_takes_that_were_interrupted_go_on_at_the_row_where_they_were(
+    listeners: Listeners, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = takes_of(list(listeners.votes(range(2))))
+    made: list[str] = []
+    clip = Listeners.clip
+
+    def stopped(self: Listeners, name: str, round_trip: RoundTrip) -> Clip:
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(name)
+        return clip(self, name, round_trip)
+
+    monkeypatch.setattr(Listeners, "clip", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        _ = Takes(listeners, tiny, names, tmp_path, workers=1).waveforms
+    assert made == names[:3]
+    made.clear()
+    monkeypatch.setattr(Listeners, "clip", lambda *given: made.append(given[1]) or clip(*given))
+    takes = Takes(listeners, tiny, names, tmp_path, workers=1)
+    assert takes.waveforms.shape[0] == len(names)
+    assert made == names[3:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [takes.path.name]

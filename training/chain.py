@@ -157,7 +157,7 @@ def ranker(place: Workplace) -> None:
     config = place.recipe.target.ranker
     train_split, test_split = place.corpora[0], Corpus(place.corpus_folder, "evaluation")
     caches, folder = place.corpus_folder / "cache", place.runs / "ranker"
-    parts, hearing = material(place.recipe, train_split, test_split, caches)
+    parts, hearing = material(place.recipe, train_split, test_split, caches, place.workers)
     heads = train_and_report(place.recipe.ranker, parts, folder, place.max_minutes)
     files = [place.path(uri) for uri in (config.weights, *config.ensemble)]
     for head, path in zip(heads, files, strict=True):

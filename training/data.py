@@ -8,6 +8,7 @@ resumable per piece: a piece is marked done only after its row is written.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,8 +32,35 @@ def _decode(job: tuple[Path, Path, int, int]) -> None:
     mono = read_clip(source).mono
     if mono.shape[0] != samples:
         raise ValueError(f"{source}: {mono.shape[0]} samples, expected {samples}")
-    array = open_memmap(target, mode="r+")
-    array[row] = np.rint(mono.clip(-1.0, 1.0) * INT16).astype(np.int16)
+    open_memmap(target, mode="r+")[row] = as_int16(mono)
+
+
+def as_int16(samples: np.ndarray) -> np.ndarray:
+    """Samples in [-1, 1] as the arrays hold them; values beyond are clamped."""
+    return np.rint(samples.clip(-1.0, 1.0) * INT16).astype(np.int16)
+
+
+def filled(
+    path: Path, shape: tuple[int, int], fill: Callable[[Path, list[int]], Iterator[int]]
+) -> np.ndarray:
+    """(rows, samples) int16, memory-mapped; rows that are missing are filled first.
+
+    Args:
+        fill: given the unfinished file and rows of it, fills these in order and yields each when it
+            is there. A row counts as done only then, so a stopped run loses what was begun alone.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside, done = path.with_suffix(".part.npy"), path.with_suffix(".done.npy")
+        if not (aside.exists() and done.exists()):
+            open_memmap(aside, mode="w+", dtype=np.int16, shape=shape).flush()
+            open_memmap(done, mode="w+", dtype=np.bool_, shape=shape[:1]).flush()
+        marks = open_memmap(done, mode="r+")
+        for row in fill(aside, np.flatnonzero(~marks).tolist()):
+            marks[row] = True
+        done.unlink()
+        os.replace(aside, path)
+    return np.load(path, mmap_mode="r")
 
 
 @dataclass(frozen=True)
@@ -62,27 +90,16 @@ class Corpus:
     @cached_property
     def waveforms(self) -> np.ndarray:
         """(pieces, samples) int16, memory-mapped; decoded on first use."""
-        path = self.folder / "cache" / f"waveforms.{self.split}.npy"
-        if not path.exists():
-            self._decode_all(path)
-        return np.load(path, mmap_mode="r")
-
-    def _decode_all(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         samples = round(self.pieces[0].seconds * CORPUS_RATE)
-        aside, done = path.with_suffix(".part.npy"), path.with_suffix(".done.npy")
-        shape = (len(self.pieces), samples)
-        if not (aside.exists() and done.exists()):
-            open_memmap(aside, mode="w+", dtype=np.int16, shape=shape).flush()
-            open_memmap(done, mode="w+", dtype=np.bool_, shape=shape[:1]).flush()
-        marks = open_memmap(done, mode="r+")
-        todo = [row for row in range(shape[0]) if not marks[row]]
-        jobs = [(self.folder / self.pieces[row].file, aside, row, samples) for row in todo]
+        path = self.folder / "cache" / f"waveforms.{self.split}.npy"
+        return filled(path, (len(self.pieces), samples), self._decode_rows)
+
+    def _decode_rows(self, target: Path, rows: list[int]) -> Iterator[int]:
+        samples = round(self.pieces[0].seconds * CORPUS_RATE)
+        jobs = [(self.folder / self.pieces[row].file, target, row, samples) for row in rows]
         with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-            for row, _ in zip(todo, pool.map(_decode, jobs, chunksize=8), strict=True):
-                marks[row] = True
-        done.unlink()
-        os.replace(aside, path)
+            for row, _ in zip(rows, pool.map(_decode, jobs, chunksize=8), strict=True):
+                yield row
 
     def windows(self, count: int, samples: int, generator: torch.Generator) -> Tensor:
         """(count, samples) float32 random windows of random pieces."""

@@ -17,46 +17,37 @@ import numpy as np
 import torch
 
 from training.data import Corpus
-from training.listeners import Listeners, RoundTrip, Take, oracle_accuracy
+from training.listeners import Listeners, Take, oracle_accuracy
 from training.pair_features import FeatureStore, PairFeatures, encode_pairs, pair_features
 from training.ranker_runs import LAYOUTS, Material, preset_features
 from training.recipe import Recipe, recipe_hash
+from training.takes import Takes
 from ttmpref import assets
-from ttmpref.audio import resample
-from ttmpref.autoencoder import MelAutoencoder
 from ttmpref.config import Preset
 from ttmpref.reward.ranker import FeatureLayout, RankerHead
-from ttmpref.types import Clip, Preference
+from ttmpref.types import Preference
 
 TRAINING_ROUNDS = 24  # of votes on the same takes: a take costs more to make than to judge again
 VALIDATION_EVERY = 10  # of the training pieces, one in so many is for early stopping
 COLLECTION = "demo corpus, held out"
 
 
-def codec(preset: Preset) -> RoundTrip:
-    """A clip's way through the preset's autoencoder and vocoder, padded back to its length."""
-    autoencoder = MelAutoencoder.load(preset.autoencoder, assets.load_tensors)
-
-    def round_trip(clip: Clip) -> Clip:
-        waveform = torch.from_numpy(resample(clip, autoencoder.sample_rate).mono)[None]
-        made = autoencoder.round_trip(waveform)[0, : waveform.shape[1]]
-        made = torch.nn.functional.pad(made, (0, waveform.shape[1] - len(made)))
-        return resample(Clip(made.numpy()[None], autoencoder.sample_rate), clip.sample_rate)
-
-    return round_trip
-
-
 class Hearing:
-    """Features of takes of one split, encoded where the cache has none."""
+    """Features of takes of one split, encoded where the cache has none.
 
-    def __init__(self, listeners: Listeners, preset: Preset, folder: Path) -> None:
-        self.listeners, self.folder = listeners, folder
+    Args:
+        folder: of the caches.
+        workers: processes that make takes.
+    """
+
+    def __init__(self, listeners: Listeners, preset: Preset, folder: Path, workers: int) -> None:
+        self.listeners, self.preset, self.folder = listeners, preset, folder
+        self.workers = workers
         self.blocks = LAYOUTS[preset.ranker.layout]
         self.features, encoders = preset_features(preset, self.blocks)
-        self.round_trip = codec(preset)
         vocoder = preset.autoencoder.vocoder.weights
         parts = [encoders, *(assets.digest(u) for u in (preset.autoencoder.vae_weights, vocoder))]
-        self.protocol = json.dumps(parts + [recipe_hash(listeners.recipe)])
+        self.protocol = json.dumps(parts + [recipe_hash(listeners.recipe), "16 bit"])
 
     def __call__(self, pairs: Sequence[Preference]) -> PairFeatures:
         store = self.store(pairs)
@@ -67,22 +58,23 @@ class Hearing:
         """Features of all takes and prompts of the pairs."""
         key = hashlib.sha256(self.protocol.encode()).hexdigest()[:16]
         path = self.folder / f"takes.{self.listeners.corpus.split}.{key}.safetensors"
-        store, faults = encode_pairs(pairs, self.features, self._hear, path, self.protocol)
+        names = dict.fromkeys(name for pair in pairs for name in (pair.clip_a, pair.clip_b))
+        takes = Takes(self.listeners, self.preset, tuple(names), self.folder, self.workers)
+        store, faults = encode_pairs(pairs, self.features, takes.hear, path, self.protocol)
         if faults:
             raise RuntimeError(f"a take cannot be made: {faults[0]}")
         return store
 
-    def _hear(self, name: str) -> Clip:
-        return self.listeners.clip(name, self.round_trip)
 
-
-def material(recipe: Recipe, train: Corpus, test: Corpus, caches: Path) -> tuple[Material, Hearing]:
+def material(
+    recipe: Recipe, train: Corpus, test: Corpus, caches: Path, workers: int
+) -> tuple[Material, Hearing]:
     """Features of all pairs, divided by pieces, and what hears the test split."""
     parts, hearing = {}, {}
     for corpus, rounds in ((train, TRAINING_ROUNDS), (test, 1)):
         listeners = Listeners(recipe.listeners, corpus)
         votes = list(listeners.votes(range(len(corpus.pieces)), rounds))
-        hearing[corpus.split] = Hearing(listeners, recipe.target, caches)
+        hearing[corpus.split] = Hearing(listeners, recipe.target, caches, workers)
         parts[corpus.split] = hearing[corpus.split]([one.preference for one in votes])
         right, decided = oracle_accuracy(votes)
     notes = {

@@ -20,10 +20,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from training.data import INT16
 from training.features import Encode, cached
 from training.flow_matching import Batch, Captions, Windows, as_float
-from training.listeners import Listeners, RoundTrip, Take
+from training.listeners import Take
 from training.loop import write_json
+from training.takes import Takes
 
 PAPER_MEAN, PAPER_STD = 0.62, 0.59  # of the paper's training scores (specification 1.12)
 KNOTS = 200  # of the map from rewards to scores: the outermost lie 2.8 deviations from the middle
@@ -108,21 +110,14 @@ class Mixture:
 
 
 @torch.inference_mode()
-def take_latents(
-    listeners: Listeners,
-    names: Sequence[str],
-    encode: Encode,
-    round_trip: RoundTrip,
-    samples: int,
-    path: Path,
-) -> np.ndarray:
+def take_latents(takes: Takes, encode: Encode, samples: int, path: Path) -> np.ndarray:
     """(takes, 2, N, C): posteriors of the first `samples` of takes, kept in `path`."""
 
     def make(start: int, stop: int) -> Tensor:
-        clips = [listeners.clip(name, round_trip).mono[:samples] for name in names[start:stop]]
-        return torch.stack(encode(torch.from_numpy(np.stack(clips))), dim=1).transpose(2, 3)
+        clips = takes.waveforms[start:stop, :samples].astype(np.float32) / INT16
+        return torch.stack(encode(torch.from_numpy(clips)), dim=1).transpose(2, 3)
 
-    return cached(path, len(names), 12, make)
+    return cached(path, len(takes.names), 12, make)
 
 
 def played(names: Sequence[str]) -> np.ndarray:

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from training.data import Corpus
-from training.demo_ranker import Hearing, codec
+from training.demo_ranker import Hearing
 from training.flow_matching import Batch, Windows, as_float
 from training.listeners import Listeners, takes_of
 from training.loop import numpy_draws
 from training.prepare.reader import PreparedData, ScoredClips
 from training.recipe import SFTRecipe, recipe_hash
 from training.scored import ScoredSplit, ScoreScale, played, take_latents
+from training.takes import Takes
 from training.workplace import Workplace, latent_encoder
-from ttmpref import assets
 from ttmpref.reward.features import CLAP_TEXT
 from ttmpref.reward.ranker import read_ranker
 from ttmpref.types import InvalidRequest
@@ -113,16 +113,17 @@ class TakesSource:
         return texts, (as_float(captions.text[rows]), as_float(captions.pooled[rows]))
 
     def latents(self, listeners: Listeners) -> np.ndarray:
-        """(takes, 2, N, C), cached by the takes and the networks that they go through."""
+        """(takes, 2, N, C), cached by the takes and the network that encodes them."""
         preset, corpus = self.place.recipe.target, listeners.corpus
         encode, folder = latent_encoder(self.place)
-        vocoder = assets.sha256(self.place.path(preset.autoencoder.vocoder.weights))
-        made_by = f"{recipe_hash(listeners.recipe)} {vocoder}"
-        key = hashlib.sha256(made_by.encode()).hexdigest()[:16]
-        samples = preset.backbone.latent_frames * preset.autoencoder.samples_per_latent
         names = takes_of(list(listeners.votes(range(len(corpus.pieces)))))
-        path = folder / f"takes-{key}.{corpus.split}.npy"
-        return take_latents(listeners, names, encode, codec(preset), samples, path)
+        takes = Takes(listeners, preset, names, self._caches, self.place.workers)
+        samples = preset.backbone.latent_frames * preset.autoencoder.samples_per_latent
+        return take_latents(takes, encode, samples, folder / takes.path.name)
+
+    @property
+    def _caches(self) -> Path:
+        return self.place.corpus_folder / "cache"
 
     def _split(self, corpus: Corpus) -> ScoredSplit:
         listeners = Listeners(self.place.recipe.listeners, corpus)
@@ -135,7 +136,7 @@ class TakesSource:
         preset = self.place.recipe.target
         listeners = Listeners(self.place.recipe.listeners, corpus)
         votes = list(listeners.votes(range(len(corpus.pieces))))
-        hearing = Hearing(listeners, preset, self.place.corpus_folder / "cache")
+        hearing = Hearing(listeners, preset, self._caches, self.place.workers)
         store = hearing.store([vote.preference for vote in votes])
         names = takes_of(votes)
         order = {name: row for row, name in enumerate(store.clips)}
