@@ -37,7 +37,7 @@ ranker_commands.register(app)
 prepare_command.register(app)
 
 RecipeOption = Annotated[str, typer.Option(help="Shipped recipe or path of a YAML file.")]
-DataOption = Annotated[Path, typer.Option(help="Corpus and caches (about 27 GB for demo).")]
+DataOption = Annotated[Path, typer.Option(help="Corpus and caches (about 28 GB for demo).")]
 RunsOption = Annotated[Path, typer.Option(help="Checkpoints and logs of unfinished runs.")]
 AssetsOption = Annotated[Path | None, typer.Option(help="Default: assets/<preset>.")]
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads of the optimisation.")]
