@@ -21,9 +21,11 @@ from ttmpref.types import InvalidRequest
 
 SBATCH = """\
 #!/bin/sh
-# Runs a job's script at once, in the background, as SLURM would on a node.
+# Runs a job's script at once, in the background, as SLURM would on a node: from a copy, because
+# the script itself is gone as soon as it is submitted.
 for script; do :; done
-setsid sh "$script" >/dev/null 2>&1 &
+cp "$script" "$(dirname "$0")/job.$$"
+setsid sh "$(dirname "$0")/job.$$" >/dev/null 2>&1 &
 echo $! >>"$(dirname "$0")/jobs"
 echo "Submitted batch job $!"
 """

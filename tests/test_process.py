@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ttmpref.ui import process
+from ttmpref.ui import VISITS_KEPT, process
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -56,3 +56,26 @@ def test_the_app_takes_its_manners_while_torch_is_not_yet_loaded() -> None:
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False"]
+
+
+def test_the_app_forgets_the_visits_that_are_long_over() -> None:
+    """Gradio's own limit is ten thousand, which is more than two gigabytes."""
+    script = (
+        "import os, sys\n"
+        "import gradio\n"
+        "import ttmpref.ui\n"
+        "def look(app):\n"
+        "    holder = app.state_holder\n"
+        "    for visit in range(ttmpref.ui.VISITS_KEPT + 5):\n"
+        "        holder[str(visit)]\n"
+        "    print(len(holder.session_data), '4' in holder, '5' in holder)\n"
+        "    sys.stdout.flush()\n"
+        "    os._exit(0)\n"
+        "gradio.Blocks.block_thread = look\n"
+        "from ttmpref.studio import Studio\n"
+        "ttmpref.ui.launch(Studio.open('demo'), '127.0.0.1', None, False)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{VISITS_KEPT} False True"

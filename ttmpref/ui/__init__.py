@@ -40,6 +40,9 @@ STATIC = Path(__file__).parent / "static"
 ICON = STATIC / "icon.svg"
 SCRIPTS = ("player.js", "groups.js")  # of the whole page
 LONGEST_QUEUE = 32
+# Gradio keeps what a page shows, a fifth of a megabyte and more, for every visit there ever was, up
+# to ten thousand. Here the longest unused is forgotten sooner, and its page begins anew.
+VISITS_KEPT = 200
 WARM_UP_DELAY_SECONDS = 3.0  # importing torch beside the first page would hold that page up
 
 
@@ -106,6 +109,7 @@ def launch(studio: Studio, host: str | None, port: int | None, share: bool) -> N
         run_history=False,
         max_file_size=MAX_BYTES,
         enable_monitoring=False,
+        state_session_capacity=VISITS_KEPT,
         footer_links=["settings"],
         show_error=False,  # but for those that `errors.translated` raises
         auth=auth,
