@@ -12,6 +12,14 @@ from ttmpref.ui import VISITS_KEPT, process
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def last_words(script: str) -> str:
+    """The last line that a process of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
 def test_threads_spin_less_unless_the_environment_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -52,10 +60,7 @@ def test_the_app_takes_its_manners_while_torch_is_not_yet_loaded() -> None:
         "from ttmpref.studio import Studio\n"
         "ttmpref.ui.launch(Studio.open('demo'), None, None, False)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["False"]
+    assert last_words(script) == "False"
 
 
 def test_the_app_forgets_the_visits_that_are_long_over() -> None:
@@ -75,7 +80,4 @@ def test_the_app_forgets_the_visits_that_are_long_over() -> None:
         "from ttmpref.studio import Studio\n"
         "ttmpref.ui.launch(Studio.open('demo'), '127.0.0.1', None, False)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == f"{VISITS_KEPT} False True"
+    assert last_words(script) == f"{VISITS_KEPT} False True"
