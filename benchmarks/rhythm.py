@@ -5,8 +5,10 @@ along their first principal axes, the mean of each clip taken away: their *movem
 with more and less noise are given to the default stage with a caption that states the tempo, and
 the part of the movement that its estimate of the music leaves unexplained stands beside what is
 left by the mean course of the training clips of the same tempo, and of the same tempo and genre:
-what position and text alone could tell. Above 100 % an estimate is worse than none. Whether the
-text's encodings tell the tempo at all, a linear classifier answers.
+what position and text alone could tell; and what is left by the course that the backbone's pulse
+foretells, with the metre that it reads in the caption and with the true one. Above 100 % an
+estimate is worse than none. Whether the text's encodings tell the tempo at all, a linear classifier
+answers.
 
 Shapes: n clips, N latent frames, C channels, A axes, D width of an encoding.
 """
@@ -23,12 +25,14 @@ from torch import Tensor
 
 from benchmarks.common import ALL_PARTS, Figure, Report, Setting, run
 from benchmarks.held_out import stated_tags
-from training.corpus.vocabulary import TEMPO_CLASSES
+from training.corpus.vocabulary import TEMPO_CLASSES, tempo_class_of
 from training.data import Corpus
 from ttmpref import assets, flow
+from ttmpref.config import AutoencoderConfig
 from ttmpref.encoders.t5 import T5TextEncoder
 from ttmpref.metrics import wilson_interval
 from ttmpref.models.fluxaudio import FluxAudio, load_backbone_state
+from ttmpref.models.pulse import metre_of, tempo_of
 
 AXES = 8
 NOISE_LEVELS = (1.0, 0.9, 0.8, 0.7, 0.5)
@@ -73,6 +77,7 @@ def measure(setting: Setting) -> Report:
         "unexplained, and do the text's encodings tell its tempo?",
         figures=(
             *_mean_courses(train, test, axes),
+            *_foretold(backbone, test, axes, setting.studio.preset.autoencoder),
             *_estimates(backbone, test, axes, score),
             *_tempo_read(train, test),
         ),
@@ -151,6 +156,34 @@ def _mean_courses(train: Heard, test: Heard, axes: Tensor) -> Iterable[Figure]:
     for name, key in keys.items():
         left = unexplained(mean_courses(train, test, axes, key), real)
         yield Figure(f"movement left by the mean course of the same {name}", left, "%")
+
+
+def _foretold(
+    backbone: FluxAudio, test: Heard, axes: Tensor, autoencoder: AutoencoderConfig
+) -> Iterable[Figure]:
+    """What the pulse reads and foretells; nothing of a network without one."""
+    if backbone.pulse is None:
+        return
+    real, config = movement(test.latents, axes), backbone.pulse.config
+    frame = autoencoder.samples_per_latent / autoencoder.mel.sample_rate
+    true = torch.tensor([
+        metre_of(config, tags["beats_per_bar"], 60 / tags["tempo_bpm"] / frame)
+        for tags in test.tags
+    ])  # fmt: skip
+    read = backbone.pulse.likeliest(test.text, test.pooled)
+    for name, metre in (("read in the caption", read), ("of the piece", true)):
+        course = backbone.course(test.text, test.pooled, metre)
+        left = unexplained(movement(course, axes), real)
+        yield Figure(f"movement left by the course of the metre {name}", left, "%")
+    classes = [
+        [tempo_class_of(tempo_of(config, int(metre), frame)[1]) for metre in some]
+        for some in (read, true)
+    ]
+    hits = sum(a == b for a, b in zip(*classes, strict=True))
+    yield Figure(
+        "tempo class read by the pulse", hits / len(true), "%",
+        interval=wilson_interval(hits, len(true)),
+    )  # fmt: skip
 
 
 def _estimates(

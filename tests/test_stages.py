@@ -27,6 +27,7 @@ from training.recipe import (
     ExpertRecipe,
     ListenersRecipe,
     NFTRecipe,
+    PulseRecipe,
     SFTRecipe,
     load_recipe,
 )
@@ -227,12 +228,15 @@ def whole_chain(root: Path, corpora: tuple[Corpus, Corpus]) -> Workplace:
             ("crpo", "input_add", "crpo"),
         )
     )
-    scoring.write_text(scoring.read_text().replace("sampling:", stages + "sampling:"))
+    pulse = "mlp_round_to: 8, pulse: {beat_frames: [1, 2], beats_per_bar: [3, 4], harmonics: 2}"
+    text = scoring.read_text().replace("sampling:", stages + "sampling:")
+    scoring.write_text(text.replace("mlp_round_to: 8", pulse))
     sampled = STEP | {"sample_guidance": 2.0}
     recipe = load_recipe("demo").model_copy(
         update={
             "preset": str(scoring),
             "listeners": ListenersRecipe(seconds=0.3),
+            "pulse": PulseRecipe(**STEP, captions=4),
             "pretraining": BackboneRecipe(**STEP),
             "baseline": BackboneRecipe(**STEP),
             "sft": SFTRecipe(**STEP),
@@ -252,7 +256,9 @@ def test_the_chain_trains_every_stage_on_its_parent(
     corpora: tuple[Corpus, Corpus], tmp_path: Path
 ) -> None:
     place = whole_chain(tmp_path, corpora)
-    steps = ("takes", "pretraining", "baseline", "sft", "expert", "crossload", "crpo", "nft")
+    steps = (
+        "takes", "pulse", "pretraining", "baseline", "sft", "expert", "crossload", "crpo", "nft",
+    )  # fmt: skip
     chain(place, steps)
     records = {
         name: json.loads((place.assets / "logs" / f"{name}.json").read_text())
@@ -277,6 +283,9 @@ def test_the_chain_trains_every_stage_on_its_parent(
     for stage in ("sft", "expert", "crossload", "crpo"):
         backbone = stage_backbone(place, stage, place.recipe.target.stage(stage).head)
         assert all(tensor.isfinite().all() for tensor in backbone.state_dict().values())
+        pulse = assets.read_tensors(str(place.runs / "pulse.safetensors"))
+        for name, tensor in pulse.items():  # trained once, the same in all
+            assert torch.equal(backbone.pulse.state_dict()[name].half(), tensor), name
 
     before = {p: p.read_bytes() for p in tmp_path.glob("*.safetensors")}
     chain(place, steps[:-1])  # finished: nothing changes
@@ -302,7 +311,8 @@ def test_the_chain_learns_from_prepared_clips(
         }
     )
     place = dataclasses.replace(place, recipe=recipe, prepared=order.out)
-    chain(place, ("corpus", "takes", "baseline", "sft", "expert"))
+    chain(place, ("corpus", "pulse", "takes", "baseline", "sft", "expert"))
+    assert not (place.runs / "pulse.safetensors").exists()  # no tempo is known of recordings
     record = json.loads((place.assets / "logs" / "expert.json").read_text())
     assert record["windows"].startswith("prepared clips, instrumental_reward_score")
     with pytest.raises(InvalidRequest, match="99 prompts are asked for"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -31,6 +32,7 @@ from training.flow_matching import (
 from training.loop import write_aside
 from training.music_encoder import MusicEncoderJob
 from training.prepare.reader import PreparedData
+from training.pulse import PulseJob, load_pulse
 from training.ranker_runs import train_and_report
 from training.recipe import BackboneRecipe, recipe_hash
 from training.separator import SeparatorJob, sounds_of
@@ -100,6 +102,23 @@ def vocoder(place: Workplace) -> None:
     job.export(place.path(config.vocoder.weights))
 
 
+def pulse(place: Workplace) -> None:
+    """What the text foretells of the latents; prepared recordings do not tell their tempo."""
+    config = place.recipe.target.backbone
+    if config.pulse is None or place.prepared is not None:
+        log.info("no pulse: the preset has none, or prepared recordings do not tell their tempo")
+        return
+    recipe, (splits, latents, empty) = place.recipe.pulse, _windows(place)
+    backbone = fresh_backbone(recipe.seed, config, latents, empty)
+    job = PulseJob(recipe, backbone, splits, place.made_up_captions)
+    train(place, job, recipe)
+    job.export(_pulse_path(place))
+
+
+def _pulse_path(place: Workplace) -> Path:
+    return place.runs / "pulse.safetensors"
+
+
 def pretraining(place: Workplace) -> None:
     """The backbone learns on the corpus as it was rendered, without a fault."""
     job = _from_the_start(place, "pretraining", place.recipe.pretraining)
@@ -130,6 +149,8 @@ def baseline(place: Workplace) -> None:
 def _from_the_start(place: Workplace, name: str, recipe: BackboneRecipe) -> FlowMatchingJob:
     splits, latents, empty = _windows(place)
     backbone = fresh_backbone(recipe.seed, place.recipe.target.backbone, latents, empty)
+    if backbone.pulse is not None and place.prepared is None:
+        load_pulse(backbone, _pulse_path(place))
     return FlowMatchingJob(name, recipe, backbone, splits)
 
 
@@ -145,7 +166,11 @@ def _windows(
     encode, folder = latent_encoder(place)
     samples = preset.backbone.latent_frames * preset.autoencoder.samples_per_latent
     train_split, held_out = (
-        LatentSplit(*bar_features(split, encode, samples, folder), place.captions_of(split))
+        LatentSplit(
+            *bar_features(split, encode, samples, folder),
+            place.captions_of(split),
+            place.metres_of(split),
+        )
         for split in place.corpora
     )
     empty = (text.encode([""])[0], pooled.encode_text([""])[0])
@@ -179,8 +204,9 @@ def separator(place: Workplace) -> None:
 
 
 _IN_ORDER = (
-    corpus, tokenizer, text_encoder, clap, music_encoder, vae, vocoder, pretraining, ranker,
-    separator, stages.takes, baseline, stages.sft, stages.expert, stages.crossload, stages.crpo,
+    corpus, tokenizer, text_encoder, clap, music_encoder, vae, vocoder, pulse, pretraining,
+    ranker, separator, stages.takes, baseline, stages.sft, stages.expert, stages.crossload,
+    stages.crpo,
 )  # fmt: skip
 STEPS = tuple(step.__name__ for step in _IN_ORDER)
 _NUMBERS = {"takes": "sft", "crossload": "expert"}  # recipe field of a step of another name

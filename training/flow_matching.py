@@ -3,9 +3,10 @@
 Per update (specification 4.1): draw a posterior sample of every latent window, normalise it, draw
 logit-normal times and noise, replace both text features of a tenth of the samples by the empty
 text's and, independently, a tenth of the scores by the null score, and regress the velocity. The
-weights that ship are a moving average.
+weights that ship are a moving average. A network with a pulse is told the course of every sample,
+also where it is not told the text: guidance must not lead away from it.
 
-Shapes: latents (B, N, C), text (B, T, D), pooled (B, E), score (B,).
+Shapes: latents (B, N, C), text (B, T, D), pooled (B, E), score (B,), metre (B,).
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ NULL_SCORE = 0.0  # the paper's, of the unconditional branch, too
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows to learn from; `score` is None where none is known."""
+    """Windows to learn from; `score` and `metre` are None where none are known."""
 
     mean: Tensor
     std: Tensor
     text: Tensor
     pooled: Tensor
     score: Tensor | None = None
+    metre: Tensor | None = None
 
 
 class Windows(Protocol):
@@ -83,18 +85,25 @@ class LatentSplit:
     Attributes:
         latents: (windows, 2, N, C) posterior mean and deviation.
         first_window: (pieces + 1,), where each piece's windows begin.
+        metres: (pieces,), as the backbone's pulse numbers them; None without one.
     """
 
     latents: np.ndarray
     first_window: np.ndarray
     captions: Captions
+    metres: np.ndarray | None = None
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         pieces = torch.randint(len(self.first_window) - 1, (size,), generator=generator).numpy()
         windows = one_of_each(self.first_window, pieces, generator)
         text, pooled = self.captions.of(pieces, generator)
         mean, std = as_float(self.latents[windows]).unbind(1)
-        return Batch(mean, std, text, pooled)
+        return Batch(mean, std, text, pooled, metre=rows_of(self.metres, pieces))
+
+
+def rows_of(values: np.ndarray | None, rows: np.ndarray) -> Tensor | None:
+    """Some rows of what may not be known."""
+    return None if values is None else torch.from_numpy(values[rows])
 
 
 def as_float(rows: np.ndarray) -> Tensor:
@@ -235,9 +244,12 @@ class FlowMatchingJob(BackboneJob):
         if score is not None:
             null = torch.rand(size, generator=generator) < self.recipe.null_score
             score = share(score.masked_fill(null, NULL_SCORE))
-        data = backbone.normalise(share(sampled))
-        text = torch.where(drop[:, None, None], backbone.empty_string_feat, share(batch.text))
-        pooled = torch.where(drop[:, None], backbone.empty_string_feat_c, share(batch.pooled))
+        data, text, pooled = (share(x) for x in (sampled, batch.text, batch.pooled))
+        data = backbone.normalise(data)
+        metre = None if batch.metre is None else share(batch.metre)
+        course = backbone.course(text, pooled, metre)
+        text = torch.where(drop[:, None, None], backbone.empty_string_feat, text)
+        pooled = torch.where(drop[:, None], backbone.empty_string_feat_c, pooled)
         with self.autocast():
-            velocity = backbone(flow.interpolate(data, noise, t), t, text, pooled, score)
+            velocity = backbone(flow.interpolate(data, noise, t), t, text, pooled, score, course)
         return (velocity.float() - flow.velocity_target(data, noise)).square().mean()

@@ -141,6 +141,18 @@ class VocoderRecipe(StepRecipe):
     magnitude_weight: float = Field(1.0, ge=0)
 
 
+class PulseRecipe(StepRecipe):
+    """The pulse of a backbone.
+
+    Attributes:
+        captions: made-up ones that metres are read from.
+        metre_weight: of the metre's cross-entropy beside the squared error of the course.
+    """
+
+    captions: int = Field(gt=0)
+    metre_weight: float = Field(0.1, gt=0)
+
+
 class BackboneRecipe(StepRecipe):
     """Flow matching (paper, sections III-A and III-D; specification 4.1).
 
@@ -374,6 +386,7 @@ class Recipe(FrozenConfig):
     music_encoder: MusicEncoderRecipe | None = None
     vae: VAERecipe | None = None
     vocoder: VocoderRecipe | None = None
+    pulse: PulseRecipe | None = None
     pretraining: BackboneRecipe | None = None
     baseline: BackboneRecipe | None = None
     separator: SeparatorRecipe | None = None

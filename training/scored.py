@@ -22,7 +22,7 @@ from torch import Tensor
 
 from training.data import INT16
 from training.features import Encode, cached
-from training.flow_matching import Batch, Captions, Windows, as_float
+from training.flow_matching import Batch, Captions, Windows, as_float, rows_of
 from training.listeners import Take
 from training.loop import write_json
 from training.takes import Takes
@@ -71,12 +71,14 @@ class ScoredSplit:
         latents: (W, 2, N, C) posterior mean and deviation.
         pieces: (W,), whose captions describe the window.
         scores: (W,), or None for a network that has no use for them.
+        metres: (W,), as the backbone's pulse numbers them; None takes them from the captions.
     """
 
     latents: np.ndarray
     pieces: np.ndarray
     scores: np.ndarray | None
     captions: Captions
+    metres: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -85,8 +87,9 @@ class ScoredSplit:
         rows = torch.randint(len(self), (size,), generator=generator).numpy()
         text, pooled = self.captions.of(self.pieces[rows], generator)
         mean, std = as_float(self.latents[rows]).unbind(1)
-        scores = None if self.scores is None else torch.from_numpy(self.scores[rows])
-        return Batch(mean, std, text, pooled, scores)
+        return Batch(
+            mean, std, text, pooled, rows_of(self.scores, rows), rows_of(self.metres, rows)
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,12 @@ class Mixture:
             if count
         ]
         joined = {name: [getattr(one, name) for one in drawn] for name in Batch.__annotations__}
-        return Batch(**{name: torch.cat(values) for name, values in joined.items()})
+        return Batch(**{name: _joined(values) for name, values in joined.items()})
+
+
+def _joined(values: Sequence[Tensor | None]) -> Tensor | None:
+    """What all parts know, of all."""
+    return None if any(value is None for value in values) else torch.cat(values)
 
 
 @torch.inference_mode()

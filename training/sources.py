@@ -128,8 +128,10 @@ class TakesSource:
     def _split(self, corpus: Corpus) -> ScoredSplit:
         listeners = Listeners(self.place.recipe.listeners, corpus)
         names = takes_of(list(listeners.votes(range(len(corpus.pieces)))))
-        captions = self.place.captions_of(corpus)
-        return ScoredSplit(self.latents(listeners), played(names), None, captions)
+        captions, metres = self.place.captions_of(corpus), self.place.metres_of(corpus)
+        rows = played(names)
+        known = None if metres is None else metres[rows]
+        return ScoredSplit(self.latents(listeners), rows, None, captions, known)
 
     def _rewards_of(self, corpus: Corpus) -> np.ndarray:
         """The reward is asked with a caption of the piece played, so it speaks of the sound."""

@@ -28,6 +28,7 @@ from ttmpref.autoencoder import MelAutoencoder
 from ttmpref.config import HeadKind
 from ttmpref.generator import Generator, GeneratorParts, TextFeatures
 from ttmpref.models.fluxaudio import FluxAudio
+from ttmpref.models.pulse import UNKNOWN
 from ttmpref.types import DamagedWeights, GenerationRequest
 
 SCALE = "score_scale.json"
@@ -62,8 +63,9 @@ def expert(place: Workplace) -> None:
     kept = best_of(judged, recipe.keep)
     scores = source.scale.score(judged.rewards[kept])
     chosen = ScoredSplit(
-        _as_posteriors(backbone, judged.latents[kept]), kept, scores, _one_each(encoded)
-    )
+        _as_posteriors(backbone, judged.latents[kept]), kept, scores, _one_each(encoded),
+        np.full(len(kept), UNKNOWN),
+    )  # fmt: skip
     mixture = Mixture((windows, chosen), (len(windows), recipe.oversample * len(chosen)))
     said = (
         source.facts

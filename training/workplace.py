@@ -6,6 +6,7 @@ A step's weights land in `assets/<preset>`, its losses and its record (recipe, h
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -17,21 +18,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from training.autoencoder import load_vae
+from training.corpus import describe
 from training.data import Corpus
-from training.features import Encode, caption_features
+from training.features import Encode, bar_samples, caption_features
 from training.flow_matching import Captions
 from training.loop import Job, Pace, Schedule, run, save_checkpoint, write_aside, write_json
 from training.recipe import Recipe, StepRecipe, recipe_hash
 from ttmpref import assets
+from ttmpref.config import Preset
 from ttmpref.encoders.clap import ClapEncoder
 from ttmpref.encoders.t5 import T5TextEncoder
 from ttmpref.models.mel import LogMel
+from ttmpref.models.pulse import metre_of
 
 log = logging.getLogger(__name__)
 RESTARTS = "restarts.json"
@@ -93,9 +98,32 @@ class Workplace:
         cache = self.corpus_folder / "cache" / f"captions-{key}"
         return Captions(*caption_features(split, *self.text_encoders, cache))
 
+    def metres_of(self, split: Corpus) -> np.ndarray | None:
+        """(pieces,), as the backbone's pulse numbers them; None without one."""
+        preset = self.recipe.target
+        if preset.backbone.pulse is None:
+            return None
+        return np.array([_metre(preset, piece.tags) for piece in split.pieces])
+
+    def made_up_captions(
+        self, count: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Captions of pieces that the corpus might hold: text, pooled and (count,) metres."""
+        preset, (text, pooled) = self.recipe.target, self.text_encoders
+        tags = [self.recipe.corpus.draw_tags(rng) for _ in range(count)]
+        captions = [describe(one, rng) for one in tags]
+        metres = torch.tensor([_metre(preset, dataclasses.asdict(one)) for one in tags])
+        return text.encode(captions), pooled.encode_text(captions), metres
+
     def path(self, uri: str) -> Path:
         """Where the preset's `asset://<preset>/x` is written."""
         return self.assets / uri.removeprefix(f"asset://{self.recipe.preset}/")
+
+
+def _metre(preset: Preset, tags: dict[str, Any]) -> int:
+    beats = tags["beats_per_bar"]
+    beat_frames = bar_samples(tags) / beats / preset.autoencoder.samples_per_latent
+    return metre_of(preset.backbone.pulse, beats, beat_frames)
 
 
 def latent_encoder(place: Workplace) -> tuple[Encode, Path]:

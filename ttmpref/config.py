@@ -195,6 +195,22 @@ class ScoreEmbeddingConfig(FrozenConfig):
     cos_first: bool = True
 
 
+class PulseConfig(FrozenConfig):
+    """What reads the metre of a prompt (`ttmpref.models.pulse`).
+
+    Attributes:
+        beat_frames: beats of the tempi that it knows, in latent frames.
+        beats_per_bar: bars that it knows.
+        harmonics: of a bar, up to which positions are told apart.
+        width: of its layers.
+    """
+
+    beat_frames: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    beats_per_bar: tuple[Annotated[int, Field(gt=0)], ...] = Field((4,), min_length=1)
+    harmonics: int = Field(16, gt=0)
+    width: int = Field(256, gt=0)
+
+
 class FluxAudioConfig(FrozenConfig):
     """Flow-matching transformer over latents (FluxAudio-S values in `paper.yaml`).
 
@@ -209,6 +225,8 @@ class FluxAudioConfig(FrozenConfig):
         channels_last: how convolutions and the modulation are computed, equal up to rounding. True
             is faster; the demo's vocoder magnifies rounding, so its clips are made without.
         precision: of the blocks when sampling; "bf16" where the device has it.
+        pulse: tells the mean course of the latents, so that the flow models what it leaves; None
+            for the paper's network, which has nothing like it.
     """
 
     latent_channels: int = Field(gt=0)
@@ -229,6 +247,7 @@ class FluxAudioConfig(FrozenConfig):
     flow: FlowConvention = "noise_at_one"
     channels_last: bool = False
     precision: Precision = "fp32"
+    pulse: PulseConfig | None = None
 
     @model_validator(mode="after")
     def _heads_divide(self) -> FluxAudioConfig:

@@ -29,6 +29,7 @@ from ttmpref.config import Preset
 from ttmpref.flow import Velocity, draw_noise, guidance_at, guided_velocity, solve, time_grid
 from ttmpref.loudness import LoudnessReport, hold, normalise
 from ttmpref.models.fluxaudio import FluxAudio, Projected, Step
+from ttmpref.models.pulse import tempo_of
 from ttmpref.types import (
     Clip,
     Generation,
@@ -139,7 +140,7 @@ class Generator:
         taken = time.perf_counter() - started
         for i, (single, clip, scores) in enumerate(finished):
             batch = {"seed": request.seed, "variations": request.variations, "index": i}
-            yield Generation(single, clip, scores, {**self.parts.provenance, "batch": batch}, taken)
+            yield Generation(single, clip, scores, self.provenance(single.prompt, batch), taken)
 
     def batch(self, requests: Sequence[GenerationRequest]) -> list[Clip]:
         """Finished clips, unmeasured, of requests as `latents` takes them."""
@@ -174,10 +175,24 @@ class Generator:
         *_, latents = solve(velocity, noise, first.num_steps, first.solver)
         return latents
 
+    def provenance(self, prompt: str, batch: dict[str, int]) -> dict[str, Any]:
+        """What a clip's record says: how it was made, its place in a batch, and the tempo that was
+        read in its prompt, where the backbone has a pulse."""
+        said = {**self.parts.provenance, "batch": batch}
+        pulse, autoencoder = self.parts.backbone.pulse, self.preset.autoencoder
+        if pulse is not None:
+            metre = int(pulse.likeliest(*self._encoded(prompt)))
+            frame = autoencoder.samples_per_latent / autoencoder.mel.sample_rate
+            beats, tempo = tempo_of(pulse.config, metre, frame)
+            said["tempo"] = {"bpm": round(tempo, 1), "beats_per_bar": beats}
+        return said
+
+    def _encoded(self, prompt: str) -> tuple[Tensor, Tensor]:
+        return self.parts.text_features(self.preset.sampling.prompt_prefix + prompt)
+
     def _prompt(self, prompt: str) -> Projected:
         """A prompt, encoded and projected."""
-        features = self.parts.text_features(self.preset.sampling.prompt_prefix + prompt)
-        return self.parts.backbone.project(*features)
+        return self.parts.backbone.project(*self._encoded(prompt))
 
     @torch.no_grad()
     def _conditioning(self, request: GenerationRequest, conditional: Projected) -> Conditioning:
@@ -192,7 +207,7 @@ class Generator:
         if backbone.head != "none":
             score = torch.full((count,), float(request.score), device=self.parts.device)
             both_scores = torch.cat([score, torch.zeros_like(score)])  # (2 V,)
-        both = Projected.concatenate(conditional, unconditional)
+        both = Projected.concatenate(conditional, unconditional.following(conditional))
         return Conditioning(conditional, both, score, both_scores)
 
     def velocity(self, request: GenerationRequest) -> Velocity:

@@ -60,6 +60,11 @@ class CorpusRecipe(BaseModel):
         """Number of pieces in all splits."""
         return sum(self.splits.values())
 
+    def draw_tags(self, rng: np.random.Generator) -> Tags:
+        """Tags of a piece that the corpus might hold."""
+        tags = sample_tags(rng)
+        return on_grid(tags, self.beat_step / self.sample_rate) if self.beat_step else tags
+
     def split_of(self, index: int) -> str:
         """Returns the split of a piece.
 
@@ -171,9 +176,7 @@ def piece_file(index: int) -> str:
 
 
 def _describe_index(recipe: CorpusRecipe, index: int) -> tuple[Tags, tuple[str, ...]]:
-    tags = sample_tags(np.random.default_rng([recipe.seed, index, _TAGS]))
-    if recipe.beat_step:
-        tags = on_grid(tags, recipe.beat_step / recipe.sample_rate)
+    tags = recipe.draw_tags(np.random.default_rng([recipe.seed, index, _TAGS]))
     words = np.random.default_rng([recipe.seed, index, _WORDS])
     return tags, tuple(describe_many(tags, recipe.captions_per_piece, words))
 

@@ -6,6 +6,10 @@ has linear layers. A condition vector c = time embedding + pooled text modulates
 AdaLN. Names and shapes of the tensors are those of the released files (`assets/manifests`), which
 is why some attributes have short names and some lists hold a layer without parameters.
 
+Where a preset has a *pulse*, the mean course g of the latents that follows from the text is told
+beforehand (`ttmpref.models.pulse`): the network sees z - (1 - t) g, and g, and models what g
+leaves, so that its velocity is that of z plus g.
+
 Shapes: B batch, N latent frames, C latent channels, T text tokens, D width, H heads. Everything is
 channel-last. The time convention is in `ttmpref.flow`.
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 
 from ttmpref.config import FluxAudioConfig, HeadKind
 from ttmpref.models.over_time import ConvOverTime, Linear, halve_
+from ttmpref.models.pulse import Pulse
 from ttmpref.models.score_heads import SCORE_HEADS, ScoreEmbedding, match_score_tensors
 from ttmpref.types import DamagedWeights
 
@@ -32,6 +37,9 @@ TIME_FEATURES = 256
 LARGEST_PERIOD = 10_000.0
 # What RMS normalisation uses when no epsilon is given: the machine epsilon of float32.
 RMS_EPSILON = torch.finfo(torch.float32).eps
+# The course enters among activations some twenty times as large: with this gain, weights of the
+# size of all others make themselves heard.
+COURSE_GAIN = 5.0
 
 
 def time_windows(x: Tensor, kernel: int) -> Tensor:
@@ -237,6 +245,7 @@ class Step:
         latent, text: (B, 6 D) for each joint block; the last text vectors are (B, 2 D).
         fused: (B, 6 D) for each fused block.
         final: (B, 2 D).
+        music: (B,), 1 - t: the music's share of the state.
     """
 
     embedding: Tensor | None
@@ -244,6 +253,7 @@ class Step:
     text: tuple[Tensor, ...]
     fused: tuple[Tensor, ...]
     final: Tensor
+    music: Tensor
 
     def split(self, batch: int) -> list[Step]:
         """Steps of `batch` rows each, of a step that holds the rows of many."""
@@ -258,8 +268,14 @@ class Step:
         return [
             Step(*parts)
             for parts in zip(
-                embeddings, cut(self.latent), cut(self.text), fused, finals, strict=True
-            )
+                embeddings,
+                cut(self.latent),
+                cut(self.text),
+                fused,
+                finals,
+                self.music.split(batch),
+                strict=True,
+            )  # fmt: skip
         ]
 
 
@@ -315,10 +331,12 @@ class Projected:
     Attributes:
         text_tokens: (B, T, D).
         pooled: (B, D).
+        course: (B, N, C) of the latents; None for a network without a pulse.
     """
 
     text_tokens: Tensor
     pooled: Tensor
+    course: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -326,14 +344,24 @@ class Projected:
 
     def expand(self, batch: int) -> Projected:
         """One prompt for a whole batch; shares memory."""
-        return Projected(self.text_tokens.expand(batch, -1, -1), self.pooled.expand(batch, -1))
+        course = None if self.course is None else self.course.expand(batch, -1, -1)
+        return Projected(
+            self.text_tokens.expand(batch, -1, -1), self.pooled.expand(batch, -1), course
+        )
+
+    def following(self, other: Projected) -> Projected:
+        """The same prompts with the course of others, from which guidance leads away: it must not
+        lead away from the course, too."""
+        return replace(self, course=other.course)
 
     @staticmethod
     def concatenate(*parts: Projected) -> Projected:
         """Batches one after the other, as for the doubled batch of guidance."""
+        courses = [part.course for part in parts if part.course is not None]
         return Projected(
             torch.cat([part.text_tokens for part in parts]),
             torch.cat([part.pooled for part in parts]),
+            torch.cat(courses) if courses else None,
         )
 
 
@@ -382,6 +410,12 @@ class FluxAudio(nn.Module):
         )
         self.final_layer = FinalLayer(config)
         self.score_embed = None if head == "none" else ScoreEmbedding(config.score_embedding, width)
+        self.pulse, self.course_input = None, None
+        if config.pulse is not None:
+            sizes = config.latent_frames, config.latent_channels, config.text_dim, config.pooled_dim
+            # Trained before the network and by itself (`training.pulse`).
+            self.pulse = Pulse(config.pulse, *sizes).requires_grad_(False).eval()
+            self.course_input = nn.Linear(config.latent_channels, width, bias=False)
         self._initialise()
 
     @torch.no_grad()
@@ -398,9 +432,12 @@ class FluxAudio(nn.Module):
         zeroed.append(self.final_layer.conv)
         if self.score_embed is not None:
             zeroed.append(self.score_embed.mlp[2])
+        if self.pulse is not None:
+            zeroed += [self.pulse.output, self.course_input]
         for layer in zeroed:
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def normalise(self, latents: Tensor) -> Tensor:
         """Autoencoder latents (B, N, C) to the space of the flow."""
@@ -432,17 +469,28 @@ class FluxAudio(nn.Module):
         self.empty_string_feat.copy_(tokens)
         self.empty_string_feat_c.copy_(pooled)
 
-    def project(self, text: Tensor, pooled: Tensor) -> Projected:
+    def project(self, text: Tensor, pooled: Tensor, course: Tensor | None = None) -> Projected:
         """The part that depends on the prompt alone.
 
         Args:
             text: (B, T, text_dim) text encoder states.
             pooled: (B, pooled_dim) CLAP vector.
+            course: (B, N, C) of the latents, where another than this prompt's is meant.
         """
         batch = pooled.shape[0]
         self._check("text", text, (batch, *self.empty_string_feat.shape))
         self._check("pooled", pooled, (batch, *self.empty_string_feat_c.shape))
-        return Projected(self.text_input_proj(text), self.text_cond_proj(pooled))
+        if course is None:
+            course = self.course(text, pooled)
+        return Projected(self.text_input_proj(text), self.text_cond_proj(pooled), course)
+
+    def course(self, text: Tensor, pooled: Tensor, metre: Tensor | None = None) -> Tensor | None:
+        """(B, N, C) that a prompt foretells, or None for a network without a pulse.
+
+        Args:
+            metre: (B,), where known (`ttmpref.models.pulse.metre_of`).
+        """
+        return None if self.pulse is None else self.pulse(text, pooled, metre)
 
     def project_empty(self, batch: int) -> Projected:
         """`project` of the stored empty prompt."""
@@ -486,8 +534,13 @@ class FluxAudio(nn.Module):
         self._check("latents", latents, (batch, frames, self.config.latent_channels))
         self._check("step.final", step.final, (batch, 2 * self.config.width))
         self._check_prompts(latents, projected)
-        head = SCORE_HEADS[self.head]
+        head, course = SCORE_HEADS[self.head], projected.course
+        if course is not None:
+            self._check("projected.course", course, latents.shape)
+            latents = latents - step.music[:, None, None] * course
         x, y = self.audio_input_proj(latents), projected.text_tokens  # (B, N, D), (B, T, D)
+        if course is not None:
+            x = x + self.course_input(COURSE_GAIN * course)
         if step.embedding is not None:
             x, y = head.into_latents(x, step.embedding), head.into_text(y, step.embedding)
         # A prepended token takes position -1, so that latents and text keep the positions (both
@@ -498,13 +551,16 @@ class FluxAudio(nn.Module):
         for block, vectors in zip(self.fused_blocks, step.fused, strict=True):
             x = block(x, vectors, rotary[0])
         velocity = self.final_layer(x[:, head.latent_tokens :], step.final)
-        return -velocity if self.config.flow == "data_at_one" else velocity
+        if self.config.flow == "data_at_one":
+            velocity = -velocity
+        return velocity if course is None else velocity - course
 
     def forward(
-        self, latents: Tensor, t: Tensor, text: Tensor, pooled: Tensor, score: Tensor | None = None
-    ) -> Tensor:
+        self, latents: Tensor, t: Tensor, text: Tensor, pooled: Tensor,
+        score: Tensor | None = None, course: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """`project` and `velocity` in one."""
-        return self.velocity(latents, t, self.project(text, pooled), score)
+        return self.velocity(latents, t, self.project(text, pooled, course), score)
 
     def _embedded(self, score: Tensor | None, batch: int) -> Tensor | None:
         """e_s (B, D), or None for a network without score."""
@@ -520,6 +576,7 @@ class FluxAudio(nn.Module):
     def _step(self, t: Tensor, pooled: Tensor, score: Tensor | None) -> Step:
         """The modulation of every block at times (B,), for prompts (B, D) and scores (B,)."""
         self._check("t", t, pooled.shape[:1])
+        music = 1 - t
         if self.config.flow != "noise_at_one":
             t = 1 - t
         embedding = self._embedded(score, len(t))
@@ -533,6 +590,7 @@ class FluxAudio(nn.Module):
             tuple(block.text_block.adaLN_modulation(text) for block in joint),
             tuple(block.adaLN_modulation(latent) for block in self.fused_blocks),
             self.final_layer.adaLN_modulation(latent),
+            music,
         )
 
     def _rotary(self, first: int, tokens: Tensor) -> Tensor:

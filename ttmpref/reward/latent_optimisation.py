@@ -290,7 +290,7 @@ class LatentOptimiser:
         scores = self._generator.measure(request.prompt, clip, loudness)
         scores = dataclasses.replace(scores, reward=reward.item())
         alone = {"seed": request.seed, "variations": 1, "index": 0}
-        provenance = {**self._generator.parts.provenance, "batch": alone}
+        provenance = self._generator.provenance(request.prompt, alone)
         return Generation(request, clip, scores, provenance, 0.0), gradient
 
     def _signed(

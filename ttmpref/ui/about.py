@@ -150,9 +150,14 @@ def limits_text(studio: Studio) -> str:
 def _sizes(preset: Preset) -> list[tuple[str, str]]:
     """(part, how large it is)"""
     backbone, vae = preset.backbone, preset.autoencoder.vae
+    network = (
+        f"FluxAudio, {backbone.width} wide, {backbone.num_joint_blocks} joint and "
+        f"{backbone.num_fused_blocks} fused blocks"
+    )
+    if backbone.pulse is not None:
+        network += "; beside the paper's, a pulse that reads tempo and metre in the prompt"
     return [
-        ("Backbone", f"FluxAudio, {backbone.width} wide, {backbone.num_joint_blocks} joint and "
-         f"{backbone.num_fused_blocks} fused blocks"),
+        ("Backbone", network),
         ("Text encoders", f"T5 with {preset.text_encoder.dim} channels, "
          f"CLAP with {preset.conditioning_clap.dim}"),
         ("Sound", f"mel VAE with {vae.latent_channels} channels, "

@@ -127,6 +127,9 @@ def facts(generation: Generation, interval: tuple[float, float] | None = None) -
         ("True peak", _measured(scores.true_peak_db, "dBTP"), "Highest level between samples"),
         ("Made in", f"{generation.seconds_taken:.1f} s", "Time from pressing the button"),
     ]
+    if tempo := generation.provenance.get("tempo"):
+        told = f"{number(tempo['bpm'], 0)} BPM, {tempo['beats_per_bar']} beats a bar"
+        known.append(("Tempo", told, "Read in the prompt; the clip begins on the first beat"))
     if scores.clap_score is not None:
         match = number(scores.clap_score, 2)
         known.append(("Fits the words", match, "CLAP similarity of prompt and clip, -1 to 1"))
