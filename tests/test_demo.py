@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import descriptors
 from training.recipe import load_recipe, recipe_hash
 from ttmpref import assets
 from ttmpref.config import load_preset
@@ -17,8 +18,8 @@ FOLDER = Path(__file__).parents[1] / "assets" / "demo"
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
 MEBI = 2**20
 TRAININGS = (
-    "text_encoder", "clap", "music_encoder", "vae", "vocoder", "pretraining", "baseline", "sft",
-    "expert", "crpo",
+    "text_encoder", "clap", "music_encoder", "vae", "vocoder", "pulse", "pretraining", "baseline",
+    "sft", "expert", "crpo",
 )  # fmt: skip
 PARENTS = {"sft": "baseline", "expert": "sft", "crossload": "expert", "crpo": "expert"}
 
@@ -98,6 +99,35 @@ def test_a_prompt_becomes_ten_seconds_of_music_at_the_target_loudness(studio: St
     # Music moves: a drone or noise would have the same level in every tenth of a second.
     levels = np.sqrt(np.square(clip.mono[:440_000].reshape(100, -1)).mean(1))
     assert levels.std() / levels.mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tempo"),
+    [
+        ("Bright funk with a saxophone lead, around 110 BPM", 110),
+        ("A slow hip hop track led by electric piano, around 80 BPM", 80),
+    ],
+)
+def test_a_clip_keeps_the_tempo_that_its_prompt_states(
+    studio: Studio, prompt: str, tempo: int
+) -> None:
+    """Its onsets return after a bar of that tempo, and between the beats they do not."""
+    [generation] = studio.generate(studio.request(prompt, seed=3))
+    read = generation.provenance["tempo"]
+    assert read["bpm"] == pytest.approx(tempo, rel=0.06)
+    # About 0.2 without a beat, 0.8 in real music.
+    assert descriptors.describe(generation.clip)["tempo clarity"] > 0.35
+    power = descriptors._power(generation.clip.mono, descriptors.SIZE, descriptors.HOP)
+    strength = descriptors.onset_strength(power)
+    beat = 60.0 / read["bpm"] * generation.clip.sample_rate / descriptors.HOP  # frames
+
+    def repeats(beats: float) -> float:
+        """Correlation of the onsets with themselves so many beats later."""
+        lag = round(beats * beat)
+        return float(np.corrcoef(strength[lag:], strength[:-lag])[0, 1])
+
+    bar = read["beats_per_bar"]
+    assert repeats(bar) > 0.15 and repeats(bar) > repeats(bar + 0.37)
 
 
 def test_the_sidecar_makes_the_same_clip_again(studio: Studio, tmp_path: Path) -> None:
