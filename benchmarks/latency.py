@@ -230,16 +230,16 @@ class PlainGenerator:
     def __call__(self, request: GenerationRequest) -> Clip:
         prompt = self._features(self.preset.sampling.prompt_prefix + request.prompt)
         negative = self._features(request.negative_prompt)
-        config = self.preset.backbone
+        config, course = self.preset.backbone, self.backbone.course(*prompt)
         z = draw_noise([request.seed], config.latent_frames, config.latent_channels)
         times = time_grid(request.num_steps)
         scored = self.backbone.head != "none"
         for t, t_next in zip(times, times[1:], strict=False):
             now = z.new_full((1,), t)
-            with_prompt = self.backbone(
-                z, now, *prompt, z.new_full((1,), request.score) if scored else None
-            )
-            without = self.backbone(z, now, *negative, z.new_zeros(1) if scored else None)
+            asked = z.new_full((1,), request.score) if scored else None
+            null = z.new_zeros(1) if scored else None
+            with_prompt = self.backbone(z, now, *prompt, asked, course)
+            without = self.backbone(z, now, *negative, null, course)
             z = z + (t_next - t) * guided_velocity(with_prompt, without, request.guidance)
         return self._finish(request, z)
 
