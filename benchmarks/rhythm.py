@@ -165,7 +165,7 @@ def _foretold(
     if backbone.pulse is None:
         return
     real, config = movement(test.latents, axes), backbone.pulse.config
-    frame = autoencoder.samples_per_latent / autoencoder.mel.sample_rate
+    frame = autoencoder.seconds_per_latent
     true = torch.tensor([
         metre_of(config, tags["beats_per_bar"], 60 / tags["tempo_bpm"] / frame)
         for tags in test.tags

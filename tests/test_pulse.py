@@ -185,7 +185,7 @@ def test_metres_and_courses_are_learnt(trained):
     _, _, job = trained
     found = job.validate(0)
     assert found["metre_read"] > 0.95
-    assert found["course"] < 0.3  # 0.65 without any, of which 0.09 is noise
+    assert found["course"] < 0.15  # 0.37 without any, of which 0.09 is noise
 
 
 def test_a_trained_pulse_is_kept_and_begins_a_backbone(trained, tmp_path):
@@ -195,7 +195,7 @@ def test_a_trained_pulse_is_kept_and_begins_a_backbone(trained, tmp_path):
     load_pulse(backbone, tmp_path / "pulse.safetensors")
     batch = splits[1].batch(8, torch.Generator().manual_seed(0))
     course = backbone.course(batch.text, batch.pooled, batch.metre)
-    assert (course - batch.mean).square().mean() < 0.3
+    assert (course - batch.mean).square().mean() < 0.15
     with pytest.raises(MissingWeights, match="training steps pulse"):
         load_pulse(backbone, tmp_path / "other.safetensors")
 

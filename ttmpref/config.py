@@ -181,6 +181,10 @@ class AutoencoderConfig(FrozenConfig):
     def samples_per_latent(self) -> int:
         return self.mel.hop_length * self.vae.frames_per_latent
 
+    @property
+    def seconds_per_latent(self) -> float:
+        return self.samples_per_latent / self.mel.sample_rate
+
 
 class ScoreEmbeddingConfig(FrozenConfig):
     """Fourier features and MLP that embed the score s (paper, section III-B).

@@ -179,10 +179,9 @@ class Generator:
         """What a clip's record says: how it was made, its place in a batch, and the tempo that was
         read in its prompt, where the backbone has a pulse."""
         said = {**self.parts.provenance, "batch": batch}
-        pulse, autoencoder = self.parts.backbone.pulse, self.preset.autoencoder
+        pulse, frame = self.parts.backbone.pulse, self.preset.autoencoder.seconds_per_latent
         if pulse is not None:
             metre = int(pulse.likeliest(*self._encoded(prompt)))
-            frame = autoencoder.samples_per_latent / autoencoder.mel.sample_rate
             beats, tempo = tempo_of(pulse.config, metre, frame)
             said["tempo"] = {"bpm": round(tempo, 1), "beats_per_bar": beats}
         return said

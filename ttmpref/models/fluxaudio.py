@@ -262,20 +262,14 @@ class Step:
             return zip(*(tensor.split(batch) for tensor in rows), strict=True)
 
         finals = self.final.split(batch)
-        nothing = [()] * len(finals)
+        nothing, music = [()] * len(finals), self.music.split(batch)
         embeddings = [None] * len(finals) if self.embedding is None else self.embedding.split(batch)
         fused = cut(self.fused) if self.fused else nothing
         return [
             Step(*parts)
             for parts in zip(
-                embeddings,
-                cut(self.latent),
-                cut(self.text),
-                fused,
-                finals,
-                self.music.split(batch),
-                strict=True,
-            )  # fmt: skip
+                embeddings, cut(self.latent), cut(self.text), fused, finals, music, strict=True
+            )
         ]
 
 

@@ -56,13 +56,9 @@ class Pulse(nn.Module):
         """While its weights are frozen it is not in training, whatever surrounds it."""
         return super().train(mode and self.output.weight.requires_grad)
 
-    def read(self, text: Tensor, pooled: Tensor) -> Tensor:
-        """(B, K) logits of the metres, given text (B, T, D) and CLAP vector (B, E)."""
-        return self.metre(summary(text, pooled))
-
     def likeliest(self, text: Tensor, pooled: Tensor) -> Tensor:
-        """(B,) the likeliest metre of each text."""
-        return self.read(text, pooled).argmax(1)
+        """(B,) the likeliest metre, given text (B, T, D) and CLAP vector (B, E)."""
+        return self.metre(summary(text, pooled)).argmax(1)
 
     def forward(self, text: Tensor, pooled: Tensor, metre: Tensor | None = None) -> Tensor:
         """The course (B, N, C) of normalised latents.
